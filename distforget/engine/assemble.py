@@ -1,0 +1,89 @@
+"""Puts a study's tables together from its done steps and its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from distforget import schemas
+from distforget.analysis.comparisons import compare
+from distforget.engine.data import read_samples
+from distforget.engine.worker import identity
+from distforget.plan import Plan, Step, cell_name
+from distforget.store import Store
+
+
+def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
+    """Write `studies/NAME/*.parquet` anew from what is done; return the tables."""
+    tables = gather(plan, store)
+    for name, table in tables.items():
+        store.write_study_table(plan.study.name, name, table)
+    return tables
+
+
+def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
+    """The tables of a study as far as it is done."""
+    study = plan.study
+    asked = [s for s in (*plan.asks, *plan.cells) if store.is_done(s.key)]
+    tables = {
+        "training": _joined(
+            "training",
+            (_named(s, "training", plan, store) for s in plan.finetunes if store.is_done(s.key)),
+        ),
+        "answers": _joined("answers", (_named(s, "answers", plan, store) for s in asked)),
+        "scores": _joined("scores", (_named(s, "scores", plan, store) for s in asked)),
+        "cells": _joined("cells", _cells(plan, store)),
+    }
+    if store.is_done(plan.dataset.key):
+        samples = read_samples(plan.dataset, store)
+        tables["samples"] = _with(samples, {"dataset": study.dataset.name})
+    tables["comparisons"] = compare(tables["scores"], study.verify.metric)
+    return tables
+
+
+def _joined(name: str, parts: Iterable[pa.Table]) -> pa.Table:
+    found = list(parts)
+    return pa.concat_tables(found) if found else schemas.empty(name)
+
+
+def _named(step: Step, name: str, plan: Plan, store: Store) -> pa.Table:
+    """A step's table under this study's names: another study may have made it under its own."""
+    table = schemas.read(store.folder(step.key) / f"{name}.parquet", name)
+    return _with(table, {k: v for k, v in identity(step, plan.study).items() if v is not None})
+
+
+def _with(table: pa.Table, values: dict[str, Any]) -> pa.Table:
+    for name, value in values.items():
+        place = table.schema.get_field_index(name)
+        if place >= 0:
+            field = table.schema.field(place)
+            column = pa.repeat(pa.scalar(value, field.type), len(table))
+            table = table.set_column(place, field, column)
+    return table
+
+
+def _cells(plan: Plan, store: Store) -> Iterator[pa.Table]:
+    failed = []
+    for step in plan.cells:
+        if store.is_done(step.key):
+            yield _with(_named(step, "cells", plan, store), {"cell": cell_name(step)})
+            continue
+        attempts = store.attempts(step.key)
+        if attempts:
+            last = attempts[-1]
+            failed.append(
+                {
+                    **{k: v for k, v in identity(step, plan.study).items() if k != "phase"},
+                    "cell": cell_name(step),
+                    "key": step.key,
+                    "state": last.state,
+                    "diverged": False,
+                    "attempts": len(attempts),
+                    "error_class": last.error_class,
+                    "error_message": last.error_message,
+                    "error_traceback": last.error_traceback,
+                }
+            )
+    yield schemas.from_rows("cells", failed)

@@ -1,0 +1,117 @@
+"""Fans the cells of one model and dose out with Ray Tune, which executes them and nothing more."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from distforget.engine.cluster import Share
+from distforget.engine.worker import Equipment, Outcome, Worker
+from distforget.plan import Step
+
+
+class CellTrainable(tune.Trainable):
+    """One reused actor; each trial is a cell, committed to the store before it is reported."""
+
+    def setup(self, config: dict[str, Any], equipment: Equipment, cells: Sequence[Step]) -> None:
+        """Once an actor: nothing is loaded before the first cell asks for it."""
+        self.worker = Worker(equipment)
+        self.cells = cells
+        self.number = config["cell"]
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another cell; the weights are restored at its start."""
+        self.number = new_config["cell"]
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Run the cell. An error is a row in the store and an outcome here, never an exception."""
+        outcome = self.worker.run(self.cells[self.number])
+        return {"done": True, "outcome": vars(outcome)}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to keep: the store is the only truth."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing was kept."""
+
+
+class _Listener(tune.Callback):
+    """Hands outcomes on, and stops the run when the first cells all fail."""
+
+    def __init__(self, on_outcome: Callable[[Outcome], bool]) -> None:
+        self.on_outcome = on_outcome
+        self.go_on = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles itself for a restore that is not wanted here: the store is the truth."""
+        return {"on_outcome": None, "go_on": True}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A cell has an outcome."""
+        if "outcome" in result:
+            self.go_on = self.on_outcome(Outcome(**result["outcome"])) and self.go_on
+
+
+class _Stopper(tune.Stopper):
+    def __init__(self, listener: _Listener) -> None:
+        self.listener = listener
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return not self.listener.go_on
+
+
+def run_cells(
+    equipment: Equipment,
+    cells: Sequence[Step],
+    share: Share,
+    scratch: Path,
+    on_outcome: Callable[[Outcome], bool],
+) -> None:
+    """Run the cells of one model and dose in one Tuner (at most about 1,000).
+
+    Cells that are in the store neither as done nor with an attempt afterwards were lost with their
+    worker.
+
+    Args:
+        scratch: folder for Tune's own files; removed afterwards.
+        on_outcome: called a cell; returns False to stop the run early.
+    """
+    listener = _Listener(on_outcome)
+    scratch.mkdir(parents=True, exist_ok=True)
+    trainable = tune.with_resources(
+        tune.with_parameters(CellTrainable, equipment=equipment, cells=list(cells)),
+        {"cpu": share.cpus, "gpu": share.gpus},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"cell": tune.grid_search(list(range(len(cells))))},
+        tune_config=tune.TuneConfig(
+            reuse_actors=True,
+            max_concurrent_trials=share.workers,
+        ),
+        run_config=tune.RunConfig(
+            name="cells",
+            storage_path=str(scratch.resolve()),
+            verbose=0,
+            callbacks=[listener],
+            stop=_Stopper(listener),
+            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=0, checkpoint_at_end=False
+            ),
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,107 @@
+"""Starts or joins a Ray cluster, and says what a worker gets of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_MAX_PENDING_TRIALS_PG": "64",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+
+import ray  # noqa: E402 # after its settings
+
+from distforget.study import Placement, UsageError  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one worker of cells gets: a device, Ray resources and threads."""
+
+    device: str
+    cpus: float
+    gpus: float
+    threads: int
+    workers: int
+
+
+def cores(placement: Placement) -> int:
+    """CPU cores that a local run uses."""
+    return placement.cpus or len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def connected(placement: Placement) -> Iterator[None]:
+    """A Ray cluster for the duration: the one at `address` (or the job's), else one of this process.
+
+    Raises:
+        UsageError: nothing answers at the address.
+    """
+    address = placement.address or os.environ.get("RAY_ADDRESS", "")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    owned = not ray.is_initialized()
+    if owned and address:
+        try:
+            ray.init(address, **quiet)
+        except ConnectionError as error:
+            raise UsageError(
+                f"address: no Ray cluster answers at {address!r}; start one with `ray start --head` "
+                "or leave --address away to run on this machine"
+            ) from error
+    elif owned:
+        # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
+        slots = max(cores(placement), placement.train_workers) + 1
+        ray.init(
+            num_cpus=slots, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
+        )
+    _quieten()
+    try:
+        yield
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def _quieten() -> None:
+    for name in ("ray", "ray.train", "ray.tune", "ray.data", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+
+
+def uses_gpu(placement: Placement) -> bool:
+    """Whether workers run on GPUs.
+
+    Raises:
+        UsageError: GPUs are asked for and there are none.
+    """
+    available = ray.cluster_resources().get("GPU", 0) > 0
+    if placement.device == "cuda" and not available:
+        raise UsageError("device: 'cuda' is asked for, but the cluster has no GPU; use auto or cpu")
+    return available and placement.device != "cpu"
+
+
+def cell_share(placement: Placement, steps: int) -> Share:
+    """What each of the workers that run `steps` steps side by side gets."""
+    if uses_gpu(placement):
+        gpus = int(ray.cluster_resources()["GPU"])
+        workers = placement.cell_workers or gpus * placement.cells_per_device
+        return Share("cuda", 1, 1 / placement.cells_per_device, 4, max(1, min(workers, steps)))
+    total = cores(placement) if not placement.address else int(ray.cluster_resources()["CPU"])
+    workers = max(1, min(placement.cell_workers or total, steps))
+    return Share("cpu", 1, 0, max(1, total // workers), workers)

@@ -1,0 +1,69 @@
+"""Builds the similarity-entailed dataset with Ray Data: one task a shard, each writes its own file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from distforget import schemas
+from distforget.plan import Step
+from distforget.store import Store
+from distforget.study import Study, UsageError
+from distforget.tracks import track
+
+ROWS_PER_SHARD = 50_000
+"""Fixed, so that files are the same however many workers there are."""
+
+
+def build_dataset(step: Step, study: Study, store: Store, workers: int | None = None) -> None:
+    """Commit the dataset step: folder `samples/` of Parquet shards in the order of sample_id.
+
+    Raises:
+        UsageError: a row of the source is bad, or there are too few.
+    """
+    source = track(study.track)
+    table = source.read_rows(study.dataset)
+    total = source.total_rows(study.dataset) if table is None else len(table)
+    if total == 0:
+        raise UsageError("dataset: it has no rows; raise dataset.targets or dataset.others")
+    shards = -(-total // ROWS_PER_SHARD)
+    shared = None if table is None else ray.put(table)
+
+    def fill(folder: Path) -> None:
+        (folder / "samples").mkdir()
+
+        def write_shard(batch: dict[str, Any]) -> dict[str, Any]:
+            for shard in batch["id"]:
+                first = int(shard) * ROWS_PER_SHARD
+                last = min(first + ROWS_PER_SHARD, total)
+                if shared is None:
+                    rows = source.make_rows(range(first, last), study.dataset, study.seed)
+                else:
+                    rows = ray.get(shared).slice(first, last - first)
+                name = pa.array([study.dataset.name] * len(rows), pa.string())
+                schemas.write(
+                    rows.add_column(0, "dataset", name),
+                    "samples",
+                    folder / "samples" / f"{int(shard):06d}.parquet",
+                )
+            return {"id": batch["id"]}
+
+        blocks = ray.data.range(shards, override_num_blocks=shards)
+        written = blocks.map_batches(write_shard, batch_size=1, concurrency=workers).count()
+        assert written == shards
+
+    store.commit(step, fill)
+
+
+def read_samples(step: Step, store: Store) -> pa.Table:
+    """The dataset as one table, in the order of sample_id."""
+    files = sorted((store.folder(step.key) / "samples").glob("*.parquet"))
+    return pa.concat_tables(schemas.read(path, "samples") for path in files)
+
+
+def shards_of(step: Step, store: Store) -> ray.data.Dataset:
+    """The dataset's shards as a Ray Dataset, for training workers to stream."""
+    return ray.data.read_parquet(str(store.folder(step.key) / "samples"))

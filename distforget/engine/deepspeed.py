@@ -1,0 +1,109 @@
+"""DeepSpeed's half of the Stepper: ZeRO 1, 2, 3, optimiser state on the CPU if asked."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distforget.study import FinetuneConfig, Placement
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed  # noqa: E402 # after its settings
+from deepspeed.utils import (  # noqa: E402
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class DeepSpeedStepper:
+    """AdamW through a DeepSpeed engine; checkpoints are the same files as torch's."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        config: FinetuneConfig,
+        placement: Placement,
+        micro_batches_per_step: int,
+        bf16: bool,
+    ) -> None:
+        self.rank = torch.distributed.get_rank()
+        self.world = torch.distributed.get_world_size()
+        self.micro_batches_per_step = micro_batches_per_step
+        zero: dict[str, Any] = {"stage": placement.zero_stage}
+        if placement.offload:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        self.engine, *_ = deepspeed.initialize(
+            model=module,
+            config={
+                "train_micro_batch_size_per_gpu": 1,
+                "gradient_accumulation_steps": micro_batches_per_step,
+                "gradient_clipping": config.gradient_clip,
+                "bf16": {"enabled": bf16},
+                "zero_optimization": zero,
+                "zero_allow_untested_optimizer": True,
+                "zero_force_ds_cpu_optimizer": False,
+                "wall_clock_breakdown": False,
+                "steps_per_print": 10**9,
+            },
+            optimizer=torch.optim.AdamW(
+                module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            ),
+        )
+
+    def backward(self, share: Tensor) -> None:
+        """See `Stepper`; DeepSpeed averages over workers and accumulation, shares add up."""
+        self.engine.backward(share * self.world * self.micro_batches_per_step)
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()
+
+    def step(self, learning_rate: float) -> bool:
+        """See `Stepper`; DeepSpeed has changed the weights before it tells the norm."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        return math.isfinite(float(self.engine.get_global_grad_norm()))
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """See `Stepper`."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.engine.device)
+        torch.distributed.all_reduce(total)
+        return [float(v) for v in total]
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.engine.module.named_parameters() if p.requires_grad)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Stepper`."""
+        found: dict[str, Tensor] = {"step": torch.tensor([float(self.engine.global_steps)])}
+        for name, parameter in self._named():
+            whole = {"weight": safe_get_full_fp32_param(parameter)}
+            for moment in MOMENTS:
+                whole[moment] = safe_get_full_optimizer_state(parameter, moment)
+            if self.rank == 0:
+                for kind, tensor in whole.items():
+                    if tensor is not None:
+                        found[f"{kind}/{name}"] = tensor.detach().cpu().clone()
+        return found if self.rank == 0 else {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Stepper`."""
+        for name, parameter in self._named():
+            safe_set_full_fp32_param(parameter, state[f"weight/{name}"])
+            for moment in MOMENTS:
+                if f"{moment}/{name}" in state:
+                    safe_set_full_optimizer_state(parameter, state[f"{moment}/{name}"], moment)
+        inner = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+        for moments in inner.state.values():
+            if "step" in moments:
+                moments["step"] = torch.as_tensor(float(state["step"]))

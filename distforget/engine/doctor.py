@@ -1,0 +1,75 @@
+"""Looks at a machine: is all there that a study needs?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+import torch
+
+from distforget.engine.cluster import connected
+from distforget.engine.run import available_memory
+from distforget.plan import BUILTIN_MODELS
+from distforget.store import Store
+from distforget.study import Placement, UsageError
+
+PACKAGES = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at; `fix` says what to do if it is not ok."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def examine(store: Path) -> Iterator[Check]:
+    """Check packages, devices, memory, disk, the store and Ray."""
+    for package in (*PACKAGES, *(package for package, _ in BUILTIN_MODELS.values())):
+        yield _package(package)
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Check("devices", True, ", ".join(gpus) or "no GPU: runs on the CPU")
+    free = available_memory() / 2**30
+    yield Check(
+        "memory",
+        free > 4,
+        f"{free:.1f} of {psutil.virtual_memory().total / 2**30:.1f} GiB free, "
+        f"{len(os.sched_getaffinity(0))} cores",
+        "the demo needs 6 GiB; with less use --cell-workers 1",
+    )
+    yield _store(store)
+    yield _ray()
+
+
+def _package(name: str) -> Check:
+    try:
+        return Check(name, True, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        option = "--no-deps " if name.startswith("llm-") else ""
+        return Check(name, False, "not installed", f"pip install {option}{name}")
+
+
+def _store(store: Path) -> Check:
+    try:
+        Store(store).check_writable()
+    except UsageError as error:
+        return Check("store", False, str(store), str(error))
+    free = shutil.disk_usage(store if store.exists() else store.absolute().parent).free / 2**30
+    return Check("store", free > 5, f"{store} writable, {free:.0f} GiB free", "free some disk space")
+
+
+def _ray() -> Check:
+    try:
+        with connected(Placement(cpus=1)):
+            pass
+    except Exception as error:  # noqa: BLE001 # whatever keeps Ray from starting is the finding
+        return Check("ray", False, f"{type(error).__name__}: {error}"[:200], "see the Ray logs")
+    return Check("ray", True, "a local cluster starts and stops")

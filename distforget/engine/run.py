@@ -1,0 +1,312 @@
+"""Runs a plan: the steps that are not done yet, inputs first, then the study's tables."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import pyarrow as pa
+
+from distforget.engine import weights
+from distforget.engine.assemble import assemble
+from distforget.engine.cells import run_cells
+from distforget.engine.cluster import Share, cell_share, connected
+from distforget.engine.data import build_dataset
+from distforget.engine.finetune import finetune
+from distforget.engine.models import fetch_model, weight_bytes
+from distforget.engine.pools import run_groups
+from distforget.engine.worker import Equipment, Outcome
+from distforget.plan import TRAINING_COPIES, Plan, Step
+from distforget.store import Store
+from distforget.study import Placement, UsageError
+from distforget.training import Epoch
+
+class Listener(Protocol):
+    """Is told how a run goes."""
+
+    def stage(self, title: str, steps: int) -> None:
+        """A group of steps begins."""
+        ...
+
+    def finished(self, step: Step, outcome: Outcome) -> None:
+        """A step of the group is done or failed."""
+        ...
+
+    def epoch(self, step: Step, epoch: Epoch, max_epochs: int) -> None:
+        """Fine-tuning is an epoch further."""
+        ...
+
+    def waiting(self, step: Step) -> None:
+        """Another run is at work on this step; this one waits for it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run ended."""
+
+    tables: dict[str, pa.Table]
+    planned: int
+    done: int
+    failed: int
+    computed: int
+    """Steps that this run computed itself."""
+
+
+def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
+    """Carry out what is not done yet, and write the study's tables.
+
+    Raises:
+        UsageError: store, data, model or memory are not fit for the study; nothing was computed.
+    """
+    store = Store(placement.store.resolve())
+    store.check_writable()
+    store.sweep()
+    runner = _Runner(plan, placement, store, listener)
+    if not runner.complete():
+        with connected(placement):
+            runner.prepare()
+            runner.finetune_models()
+            runner.ask_models()
+            runner.run_cells()
+    tables = assemble(plan, store)
+    done = sum(store.is_done(step.key) for step in plan.cells)
+    rows = tables["cells"]["state"].to_pylist()
+    return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed)
+
+
+class _Runner:
+    def __init__(self, plan: Plan, placement: Placement, store: Store, listener: Listener) -> None:
+        self.plan, self.placement = plan, placement
+        self.store, self.listener = store, listener
+        self.computed = 0
+
+    def complete(self) -> bool:
+        """Whether nothing is left to do: each step is done, or failed and not to be retried."""
+        return not any(self._open(step) for step in self.plan.steps())
+
+    def _open(self, step: Step) -> bool:
+        if self.store.is_done(step.key):
+            return False
+        if step.stage != "cell" or self.placement.retry_failed:
+            return True
+        attempts = self.store.attempts(step.key)
+        return not attempts or attempts[-1].state == "blocked"
+
+    def _todo(self, steps: Sequence[Step]) -> list[Step]:
+        return [step for step in steps if self._open(step)]
+
+    def _blocked(self, step: Step) -> bool:
+        missing = [s for s in step.inputs.values() if not self.store.is_done(s.key)]
+        if missing:
+            self.store.record_attempt(
+                step,
+                "blocked",
+                error_class="InputMissing",
+                error_message=f"not run: {missing[0].title} failed",
+            )
+        return bool(missing)
+
+    def prepare(self) -> None:
+        """Dataset and base models; an error here ends the run before hours are spent."""
+        steps = self._todo([self.plan.dataset, *self.plan.models])
+        if steps:
+            self.listener.stage("data and models", len(steps))
+        for step in steps:
+            with self.store.claim(step.key, lambda step=step: self.listener.waiting(step)):  # type: ignore[misc] # mypy: lambda default
+                if not self.store.is_done(step.key):
+                    began = time.monotonic()
+                    if step.stage == "dataset":
+                        build_dataset(step, self.plan.study, self.store)
+                    else:
+                        fetch_model(step, self.plan.study, self.store)
+                    self._done(step, time.monotonic() - began)
+        self._check_memory()
+
+    def _done(self, step: Step, seconds: float) -> None:
+        self.computed += 1
+        self.listener.finished(step, Outcome(step.key, True, seconds))
+
+    def _check_memory(self) -> None:
+        share = cell_share(self.placement, len(self.plan.cells))
+        if share.device != "cpu":
+            return
+        for step in self.plan.models:
+            size = weight_bytes(step, self.store)
+            workers = max(share.workers, self.placement.train_workers)
+            needed, free = size * TRAINING_COPIES * workers, available_memory()
+            if needed > free:
+                raise UsageError(
+                    f"memory: {workers} cells of {step.about['model']} at once need "
+                    f"{needed / 2**30:.1f} GiB (weights, gradients, AdamW), {free / 2**30:.1f} GiB are "
+                    "free; lower --cell-workers or use a smaller model"
+                )
+
+    def finetune_models(self) -> None:
+        """One training run a model, dose and seed; one that fails blocks only its own cells."""
+        steps = self._todo(self.plan.finetunes)
+        if steps:
+            self.listener.stage("fine-tuning", len(steps))
+        for step in steps:
+            with self.store.claim(step.key, lambda step=step: self.listener.waiting(step)):  # type: ignore[misc] # mypy: lambda default
+                if not self.store.is_done(step.key):
+                    self._finetune(step)
+
+    def _finetune(self, step: Step) -> None:
+        began = time.monotonic()
+        epochs = self.plan.study.finetune.max_epochs
+        try:
+            finetune(
+                step,
+                self.plan.study,
+                self.placement,
+                self.store,
+                lambda epoch: self.listener.epoch(step, epoch, epochs),
+            )
+        except RuntimeError as error:
+            self.store.record_attempt(
+                step,
+                "failed",
+                error_class=type(error.__cause__ or error).__name__,
+                error_message=str(error),
+                seconds=time.monotonic() - began,
+            )
+            outcome = Outcome(step.key, False, time.monotonic() - began, str(error))
+            self.listener.finished(step, outcome)
+            return
+        self._done(step, time.monotonic() - began)
+
+    def ask_models(self) -> None:
+        """Floor and ceiling answers and references, once a model and dose."""
+        groups: dict[str, list[Step]] = {}
+        for step in self._todo([*self.plan.asks, *self.plan.references]):
+            if not self._blocked(step):
+                source = step.inputs.get("finetune", step.inputs["model"])
+                groups.setdefault(source.key, []).append(step)
+        if not groups:
+            return
+        steps = {step.key: step for group in groups.values() for step in group}
+        self.listener.stage("floor, ceiling and reference", len(steps))
+        share = cell_share(self.placement, len(groups))
+        for _ in range(self.placement.retries + 1):
+            lost = []
+            pairs = [(self._equipment(g[0], share), g) for g in groups.values()]
+            for outcome in run_groups(pairs, share):
+                if outcome.retry:
+                    lost.append(steps[outcome.key])
+                else:
+                    self._note(steps[outcome.key], outcome)
+            groups = {s.key: [s] for s in lost}
+            if not groups:
+                return
+        for step in lost:
+            self._give_up(step)
+
+    def _note(self, step: Step, outcome: Outcome) -> None:
+        self.computed += outcome.done
+        self.listener.finished(step, outcome)
+
+    def _give_up(self, step: Step) -> None:
+        message = f"its worker was lost {self.placement.retries + 1} times"
+        self.store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
+        self.listener.finished(step, Outcome(step.key, False, 0.0, message))
+
+    def _equipment(self, step: Step, share: Share) -> Equipment:
+        tuned = step.inputs.get("finetune")
+        shared = None
+        if tuned is not None:
+            shared = weights.put(self.store.folder(tuned.key) / "weights.safetensors")
+        return Equipment(
+            self.plan.study,
+            self.store,
+            share.device,
+            share.threads,
+            step.inputs["dataset"],
+            step.inputs["model"],
+            shared,
+        )
+
+    def run_cells(self) -> None:
+        """The grid, one Tuner a model, dose and seed, so that its weights are in memory once."""
+        groups: dict[str, list[Step]] = {}
+        todo = self._todo(self.plan.cells)
+        for step in todo:
+            if self._blocked(step):
+                continue
+            groups.setdefault(step.inputs["finetune"].key, []).append(step)
+        steps = [step for group in groups.values() for step in group]
+        if not steps:
+            return
+        self.listener.stage("cells", len(steps))
+        stopper = _FirstFailures(self.placement.stop_if_first_fail)
+        for group in groups.values():
+            self._run_group(group, stopper)
+            if stopper.stopped:
+                return
+
+    def _run_group(self, group: Sequence[Step], stopper: _FirstFailures) -> None:
+        share = cell_share(self.placement, len(group))
+        equipment = self._equipment(group[0], share)
+        tries = {step.key: 0 for step in group}
+        seen: set[str] = set()
+
+        def on_outcome(outcome: Outcome) -> bool:
+            if outcome.retry and tries[outcome.key] < self.placement.retries:
+                return True
+            seen.add(outcome.key)
+            self._note(by_key[outcome.key], outcome)
+            return stopper.note(outcome.done)
+
+        by_key = {step.key: step for step in group}
+        left = list(group)
+        while left and not stopper.stopped:
+            for chunk in _chunks(left, self.placement.trials_per_tuner):
+                scratch = self.store.work(f"tune-{os.getpid()}")
+                run_cells(equipment, chunk, share, scratch, on_outcome)
+                if stopper.stopped:
+                    break
+            left = [step for step in left if step.key not in seen]
+            for step in left:
+                tries[step.key] += 1
+                if tries[step.key] > self.placement.retries and not stopper.stopped:
+                    self._give_up(step)
+                    seen.add(step.key)
+            left = [step for step in left if step.key not in seen]
+
+
+class _FirstFailures:
+    """Says to stop when the first n cells all failed: something is wrong with all of them."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.failed = 0
+        self.any_done = False
+
+    @property
+    def stopped(self) -> bool:
+        return not self.any_done and self.failed >= self.first
+
+    def note(self, done: bool) -> bool:
+        """Returns whether to go on."""
+        self.any_done |= done
+        self.failed += not done
+        return not self.stopped
+
+
+def _chunks(steps: Sequence[Step], size: int) -> Iterator[Sequence[Step]]:
+    for start in range(0, len(steps), size):
+        yield steps[start : start + size]
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be had now, within a container's limit if there is one."""
+    free: int = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

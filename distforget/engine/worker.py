@@ -1,0 +1,162 @@
+"""Carries out ask, reference and cell steps on one device: one loaded model, weights restored."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from safetensors.torch import load_file, save_file
+
+from distforget import cell, schemas, selection
+from distforget.engine import weights
+from distforget.engine.data import read_samples
+from distforget.engine.models import model_folder
+from distforget.methods import resolve
+from distforget.plan import Step
+from distforget.store import Store
+from distforget.study import Study
+from distforget.tracks import track
+from distforget.tracks.base import Learner, RetainBatches
+from distforget.training import restore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step: done, or failed with an attempt in the store."""
+
+    key: str
+    done: bool
+    seconds: float
+    error: str = ""
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What all steps of one model and dose need; goes to each worker once."""
+
+    study: Study
+    store: Store
+    device: str
+    threads: int
+    dataset: Step
+    model: Step
+    weights: ray.ObjectRef | None
+    """Fine-tuned weights in the object store; None: the base model."""
+
+
+class Worker:
+    """One model in memory; the weights of a step are put back at its start."""
+
+    def __init__(self, equipment: Equipment) -> None:
+        self.equipment = equipment
+        torch.set_num_threads(equipment.threads)
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """The dataset."""
+        return read_samples(self.equipment.dataset, self.equipment.store)
+
+    @cached_property
+    def learner(self) -> Learner:
+        """The model, loaded once."""
+        e = self.equipment
+        model = next(m for m in e.study.models if m.name == e.model.about["model"])
+        folder = model_folder(e.model, e.store)
+        found: Learner = track(e.study.track).open_learner(folder, e.study, model, e.device)
+        return found
+
+    @cached_property
+    def start(self) -> Mapping[str, torch.Tensor]:
+        """theta_0 of every step: shared with the other workers, never written to."""
+        if self.equipment.weights is not None:
+            return weights.get(self.equipment.weights)
+        return {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
+
+    def run(self, step: Step) -> Outcome:
+        """Do a step and commit it; an error becomes an attempt in the store, never an exception."""
+        store, began = self.equipment.store, time.monotonic()
+        if store.is_done(step.key):
+            return Outcome(step.key, True, 0.0)
+        work = {"ask": self._ask, "reference": self._reference, "cell": self._cell}[step.stage]
+        try:
+            fill = work(step)
+            seconds = time.monotonic() - began
+            store.commit(step, fill, device=self.equipment.device, seconds=seconds)
+        except Exception as error:  # noqa: BLE001 # the one place where a step's error becomes a row
+            store.record_attempt(
+                step,
+                "failed",
+                error_class=type(error).__name__,
+                error_message=str(error),
+                error_traceback=traceback.format_exc(),
+                seconds=time.monotonic() - began,
+            )
+            out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
+            message = f"{type(error).__name__}: {error}"
+            return Outcome(step.key, False, time.monotonic() - began, message, out_of_memory)
+        return Outcome(step.key, True, seconds)
+
+    def _ask(self, step: Step) -> Callable[[Path], None]:
+        study = self.equipment.study
+        restore(self.learner.module, self.start)
+        asked = selection.asked_rows(self.samples, range(1, study.unlearn_targets + 1), study)
+        tables = cell.ask(self.learner, asked, identity(step, study))
+        return lambda folder: _write(tables, folder)
+
+    def _reference(self, step: Step) -> Callable[[Path], None]:
+        restore(self.learner.module, self.start)
+        examples, batches = self._retain(step)
+        found = self.learner.reference(examples, batches)
+        return lambda folder: save_file(found, folder / "reference.safetensors")
+
+    def _retain(self, step: Step) -> tuple[Any, list[list[int]]]:
+        study = self.equipment.study
+        rows = selection.retain_rows(self.samples, step.about["dose"], step.about["seed"], study)
+        batches = selection.retain_batches(len(rows), study.unlearn.retain_batch_size)
+        return self.learner.encode(rows), batches
+
+    def _cell(self, step: Step) -> Callable[[Path], None]:
+        study, about = self.equipment.study, step.about
+        choice = next(m for m in study.methods if m.name == about["method"])
+        retain = None
+        if "reference" in step.inputs:
+            folder = self.equipment.store.folder(step.inputs["reference"].key)
+            reference = load_file(folder / "reference.safetensors")
+            retain = RetainBatches(*self._retain(step), reference)
+        what = cell.Cell(study, resolve(choice), about["unlearned"], about["dose"], about["seed"])
+        named = identity(step, study)
+        tables, outcome = cell.run(self.learner, self.start, self.samples, what, retain, named)
+        row = {
+            **{name: value for name, value in named.items() if name != "phase"},
+            "cell": "/".join(str(v) for v in about.values()),
+            "key": step.key,
+            "state": "done",
+            "attempts": len(self.equipment.store.attempts(step.key)),
+            **outcome,
+        }
+        tables["cells"] = schemas.from_rows("cells", [row])
+        return lambda folder: _write(tables, folder)
+
+
+def identity(step: Step, study: Study) -> dict[str, Any]:
+    """The columns that say whose a row is, as in `answers`, `scores` and `cells`."""
+    return {
+        "track": study.track,
+        "dataset": study.dataset.name,
+        "phase": step.about.get("phase", "post_unlearn"),
+        **{name: step.about.get(name) for name in ("model", "dose", "seed", "method", "unlearned")},
+    }
+
+
+def _write(tables: Mapping[str, pa.Table], folder: Path) -> None:
+    for name, table in tables.items():
+        schemas.write(table, name, folder / f"{name}.parquet")

@@ -1,0 +1,190 @@
+"""Losses over answer tokens as pure tensor functions; batches, models and weights are for others.
+
+Axes: B batch, T tokens, V vocabulary, N answer tokens of the whole batch. All values are in nats.
+bf16 and fp16 are reduced in float32, float64 stays float64. torch is used through Tensor methods
+alone, so that importing this module (`distforget plan` does) does not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORED = -100
+"""Label of a token that is not part of an answer: prompt or padding."""
+
+LOWEST_LOGPROB = -1e30
+"""Stands for log 0 where -inf would make a loss or its gradient NaN; finite in float32."""
+
+
+def answer_token_count(labels_BT: Tensor) -> Tensor:
+    """Integer scalar N: the answer tokens that the losses below average over.
+
+    The first label of a row does not count: no logits predict it. A mean over shards is
+    sum(N_shard * loss_shard) / sum(N_shard).
+    """
+    return (labels_BT[:, 1:] != IGNORED).sum()
+
+
+def answer_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
+    """log p(a|q) of each sample: the sum of log p(label) over its answer tokens.
+
+    Args:
+        logits: (B, T, V); those at t predict the labels at t+1.
+        labels: (B, T) token ids, -100 where the token is not part of the answer.
+
+    Returns:
+        (B,) in nats; 0 for a sample without answer tokens.
+
+    Raises:
+        ValueError: labels are not (B, T).
+    """
+    rows_N, times_N = _answer_positions(logits, labels)
+    logprobs_N = _label_logprobs(logits, labels, rows_N, times_N)
+    return logprobs_N.new_zeros(logits.shape[0]).index_add(0, rows_N, logprobs_N)
+
+
+def answer_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over all answer tokens of the batch of -log p(label): NLL of the paper, section 4.2.
+
+    Args:
+        logits: (B, T, V); those at t predict the labels at t+1.
+        labels: (B, T) token ids, -100 where the token is not part of the answer.
+
+    Returns:
+        Scalar in nats; 0 (with a graph) when the batch has no answer token.
+
+    Raises:
+        ValueError: labels are not (B, T).
+    """
+    rows_N, times_N = _answer_positions(logits, labels)
+    return -_mean(_label_logprobs(logits, labels, rows_N, times_N).sum(), len(rows_N))
+
+
+def npo(logprobs: Tensor, reference_logprobs: Tensor, beta: float) -> Tensor:
+    """Mean over the batch of (2/beta) * log(1 + (p_theta(a|q) / p_theta0(a|q))^beta).
+
+    A reference probability of 0 counts as exp(-1e30): the loss is huge but finite, its gradient
+    is the limit, 2 per nat; 0/0 counts as already forgotten, loss 0.
+
+    Args:
+        logprobs: (B,) log p_theta(a|q) in nats, summed over the answer's tokens.
+        reference_logprobs: (B,) the same under theta_0; a constant, no gradient reaches it.
+        beta: inverse temperature, above 0; the smaller, the closer to gradient ascent.
+
+    Returns:
+        Scalar; 0 (with a graph) for an empty batch.
+
+    Raises:
+        ValueError: beta is not above 0, or the shapes differ.
+
+    Source: paper section 4.2; Zhang et al. 2024, Negative Preference Optimization, Eq. 3.
+    """
+    if not beta > 0:
+        raise ValueError(f"npo: beta is {beta}, it must be above 0")
+    if logprobs.shape != reference_logprobs.shape:
+        raise ValueError(
+            f"npo: logprobs are {tuple(logprobs.shape)}, reference_logprobs are "
+            f"{tuple(reference_logprobs.shape)}; both must be (B,)"
+        )
+    reference_B = _at_least_float32(reference_logprobs.detach()).clamp(min=LOWEST_LOGPROB)
+    log_ratio_B = _at_least_float32(logprobs) - reference_B
+    softplus_B = log_ratio_B.new_zeros(()).logaddexp(beta * log_ratio_B)
+    return _mean((2 / beta) * softplus_B.sum(), logprobs.numel())
+
+
+def kl_to_reference(logits: Tensor, reference_logprobs_BTV: Tensor, labels: Tensor) -> Tensor:
+    """Mean over answer tokens of KL(p_theta0(.|x_<t) || p_theta(.|x_<t)): KL of Eq. 6.
+
+    Args:
+        logits: (B, T, V) of theta; those at t predict the labels at t+1.
+        reference_logprobs_BTV: log-probabilities of theta_0, aligned with the logits; -inf is
+            allowed; a constant, no gradient reaches it.
+        labels: (B, T) token ids, -100 where the token is not part of the answer.
+
+    Returns:
+        Scalar in nats; 0 (with a graph) when the batch has no answer token.
+
+    Raises:
+        ValueError: labels are not (B, T), or the reference is not (B, T, V).
+    """
+    if reference_logprobs_BTV.shape != logits.shape:
+        raise ValueError(
+            f"kl_to_reference: reference_logprobs_BTV is {tuple(reference_logprobs_BTV.shape)}, "
+            f"it must have the logits' shape {tuple(logits.shape)}"
+        )
+    rows_N, times_N = _answer_positions(logits, labels)
+    return answer_token_kl(
+        answer_token_distributions(logits, labels),
+        reference_logprobs_BTV.detach()[rows_N, times_N],
+    )
+
+
+def answer_token_distributions(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N, V) log-probabilities at the answer positions, for :func:`answer_token_kl`.
+
+    Args:
+        logits: (B, T, V); those at t predict the labels at t+1.
+        labels: (B, T) token ids, -100 where the token is not part of the answer.
+
+    Raises:
+        ValueError: labels are not (B, T).
+    """
+    rows_N, times_N = _answer_positions(logits, labels)
+    return _at_least_float32(logits[rows_N, times_N]).log_softmax(-1)
+
+
+def answer_token_kl(logprobs_NV: Tensor, reference_logprobs_NV: Tensor) -> Tensor:
+    """Mean over N of KL(p_ref || p), for answer tokens that were already selected.
+
+    Args:
+        logprobs_NV: log-probabilities, as from log_softmax.
+        reference_logprobs_NV: those of the reference; -inf is allowed; no gradient reaches it.
+
+    Returns:
+        Scalar in nats; 0 (with a graph) when N is 0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if logprobs_NV.shape != reference_logprobs_NV.shape:
+        raise ValueError(
+            f"answer_token_kl: logprobs_NV is {tuple(logprobs_NV.shape)}, "
+            f"reference_logprobs_NV is {tuple(reference_logprobs_NV.shape)}; they must agree"
+        )
+    reference_NV = _at_least_float32(reference_logprobs_NV.detach())
+    probs_NV = reference_NV.exp()
+    # A token of reference probability 0 adds nothing, although its factor below may be infinite.
+    # In place: these tensors are the step's largest after the logits, and none is needed again.
+    kl_NV = reference_NV - _at_least_float32(logprobs_NV)
+    kl_NV = kl_NV.masked_fill_(probs_NV == 0, 0.0).mul_(probs_NV)
+    return _mean(kl_NV.sum(), len(logprobs_NV))
+
+
+def _answer_positions(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) rows and (N,) times of the logits that predict an answer token, row by row."""
+    if logits.ndim != 3 or labels.shape != logits.shape[:2]:
+        raise ValueError(
+            f"labels are {tuple(labels.shape)} and logits {tuple(logits.shape)}; "
+            "they must be (B, T) and (B, T, V)"
+        )
+    positions_N2 = (labels[:, 1:] != IGNORED).nonzero()
+    return positions_N2[:, 0], positions_N2[:, 1]
+
+
+def _label_logprobs(logits: Tensor, labels: Tensor, rows_N: Tensor, times_N: Tensor) -> Tensor:
+    """(N,) log p(label at t+1); prompt positions never enter the softmax."""
+    labels_N1 = labels[rows_N, times_N + 1].long().unsqueeze(-1)
+    logprobs_NV = _at_least_float32(logits[rows_N, times_N]).log_softmax(-1)
+    return logprobs_NV.gather(-1, labels_N1).squeeze(-1)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.itemsize < 4 else x
+
+
+def _mean(total: Tensor, count: int) -> Tensor:
+    """The mean of `count` summed values; 0 and still differentiable when there were none."""
+    return total / max(count, 1)

@@ -1,0 +1,70 @@
+"""What an unlearning method is: arithmetic on Terms. Knows nothing of models, data or torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+
+from pydantic import Field
+
+from distforget.study import Frozen
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Weights = Mapping[str, Tensor]
+
+
+class Terms(Protocol):
+    """What a method may ask of a step's batch; each is computed once, on demand, by the track.
+
+    "Target" is the forget set, with random answers where the method asks for them. "Reference" is
+    the cell's own starting point theta_0.
+    """
+
+    def target_nll(self) -> Tensor:
+        """Scalar: mean negative log-likelihood over the forget set's answer tokens, in nats."""
+        ...
+
+    def target_logprobs_B(self) -> Tensor:
+        """(B,): log p_theta(a|q) of each forget sample, summed over answer tokens, in nats."""
+        ...
+
+    def target_reference_logprobs_B(self) -> Tensor:
+        """(B,): the same under theta_0, without gradient."""
+        ...
+
+    def retain_nll(self) -> Tensor:
+        """Scalar: mean negative log-likelihood over the retain batch's answer tokens, in nats."""
+        ...
+
+    def retain_kl(self) -> Tensor:
+        """Scalar: mean over the retain batch's answer tokens of KL(p_theta0 || p_theta)."""
+        ...
+
+
+class MethodConfig(Frozen):
+    """Settings that every gradient method has. Defaults were found on SmolLM2 (see README)."""
+
+    learning_rate: float = Field(2e-5, gt=0, description="AdamW, constant")
+    steps: int = Field(8, ge=1, description="optimiser steps on the forget set")
+    retain_weight: float = Field(1.0, ge=0, description="factor of the regulariser KLN or GDN")
+    gradient_clip: float = Field(1.0, gt=0, description="norm the gradient is clipped to")
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+@dataclass(frozen=True)
+class Method(Generic[C]):
+    """One unlearning family; a regulariser is added to it by name (see :func:`resolve`)."""
+
+    name: str
+    version: int
+    config: type[C]
+    source: str
+    forget: Callable[[Terms, C], Tensor]
+    answers: Literal["true", "random"] = "true"
+    starts_from: Literal["finetuned", "scratch"] = "finetuned"
+    finish: Callable[[Weights, Weights, C], Weights] | None = None

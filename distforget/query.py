@@ -1,0 +1,63 @@
+"""Selects from a table with a filter and columns, and writes it in a common format."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from distforget.study import UsageError
+
+
+def select(table: pa.Table, where: str, columns: str) -> pa.Table:
+    """Rows that match a pandas filter, and some columns.
+
+    Raises:
+        UsageError: the filter or a column is wrong; names the columns there are.
+    """
+    known = ", ".join(table.column_names)
+    if where:
+        frame = table.to_pandas()
+        try:
+            kept = frame.eval(where)
+            index = frame.index[kept.fillna(False).astype(bool)]
+        except Exception as error:  # noqa: BLE001 # pandas raises many kinds for a bad filter
+            raise UsageError(f"--where {where!r}: {error}; columns: {known}") from error
+        table = table.take(pa.array(index))
+    if columns:
+        wanted = [name.strip() for name in columns.split(",")]
+        unknown = [name for name in wanted if name not in table.column_names]
+        if unknown:
+            raise UsageError(f"--columns: no column {unknown[0]!r}; columns: {known}")
+        table = table.select(wanted)
+    return table
+
+
+def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> None:
+    """Write a table as csv, json (one object a line) or parquet, to a file or standard output.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    if output == "csv":
+        pyarrow.csv.write_csv(table, buffer)
+    elif output == "json":
+        table.to_pandas().to_json(buffer, orient="records", lines=True)
+    else:
+        pyarrow.parquet.write_table(table, buffer)
+    if not to:
+        standard_output.write(buffer.getvalue())
+        return
+    temporary = Path(f"{to}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(buffer.getvalue())
+        temporary.replace(to)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"--to {to}: cannot write: {error.strerror}") from error

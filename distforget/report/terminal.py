@@ -1,0 +1,208 @@
+"""Prints plans, progress and verdicts; computes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from distforget.analysis.verdicts import Damage, Verdict
+    from distforget.engine.run import Summary
+    from distforget.engine.worker import Outcome
+    from distforget.plan import Plan, Step
+    from distforget.store import Store
+    from distforget.training import Epoch
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them: 42 s, 3 min 20 s, 2 h 5 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Progress:
+    """A line for each thing that happens, with what is left (implements `engine.run.Listener`)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.began = time.monotonic()
+        self.total = self.done = self.failed = 0
+
+    def _say(self, text: str) -> None:
+        self.console.print(f"[dim]{duration(time.monotonic() - self.began):>11}[/dim]  {text}")
+
+    def stage(self, title: str, steps: int) -> None:
+        """See `Listener`."""
+        self.total, self.done, self.failed = steps, 0, 0
+        self.stage_began = time.monotonic()
+        self._say(f"[bold]{escape(title)}[/bold]: {steps} to do")
+
+    def finished(self, step: Step, outcome: Outcome) -> None:
+        """See `Listener`."""
+        self.done += outcome.done
+        self.failed += not outcome.done
+        ended = self.done + self.failed
+        left = self.total - ended
+        spent = time.monotonic() - self.stage_began
+        rest = f", about {duration(spent / ended * left)} left" if left else ""
+        state = (
+            f"{duration(outcome.seconds)}"
+            if outcome.done
+            else f"[red]failed[/red] {escape(outcome.error[:200])}"
+        )
+        failed = f", {self.failed} failed" if self.failed else ""
+        self._say(f"{escape(step.title)}: {state}  [dim]({ended}/{self.total}{failed}{rest})[/dim]")
+
+    def epoch(self, step: Step, epoch: Epoch, max_epochs: int) -> None:
+        """See `Listener`."""
+        rate = epoch.tokens / epoch.seconds if epoch.seconds else 0.0
+        left = epoch.seconds / epoch.epoch * (max_epochs - epoch.epoch) if epoch.epoch else 0.0
+        rest = f", at most {duration(left)} left" if left and not epoch.stopped else ""
+        loss = "" if epoch.loss is None else f"loss {epoch.loss:.3f}, "
+        speed = f", {rate:.0f} tokens/s" if rate else ""
+        stopped = f", [green]{epoch.stopped}[/green]" if epoch.stopped else rest
+        self._say(
+            f"{escape(step.title)} epoch {epoch.epoch}: {loss}token accuracy "
+            f"{epoch.token_accuracy:.3f}, exact {epoch.exact_rate:.2f}{speed}{stopped}"
+        )
+
+    def waiting(self, step: Step) -> None:
+        """See `Listener`."""
+        self._say(f"{escape(step.title)}: another run is at work on it, waiting")
+
+
+def print_plan(plan: Plan, store: Store, console: Console) -> None:
+    """Stages of a plan: steps, done, left."""
+    study = plan.study
+    table = Table(title=f"study {study.name}: {len(plan.cells)} cells", title_justify="left")
+    for column in ("stage", "steps", "done", "left", "what"):
+        table.add_column(column, justify="right" if column in ("steps", "done", "left") else "left")
+    data = study.dataset
+    stages: Sequence[tuple[str, Sequence[Step], str]] = (
+        (
+            "dataset",
+            [plan.dataset],
+            f"{data.source}: {data.targets} targets x {data.similar_per_target} similar "
+            f"+ {data.others} others",
+        ),
+        ("model", plan.models, ", ".join(m.name for m in study.models)),
+        ("finetune", plan.finetunes, f"doses {', '.join(map(str, study.dose_numbers()))}"),
+        ("reference", plan.references, "retain batches under the fine-tuned models"),
+        ("ask", plan.asks, "floor (pre_finetune) and ceiling (pre_unlearn) answers"),
+        (
+            "cell",
+            plan.cells,
+            f"{study.unlearn_targets} targets x {len(study.methods)} methods x "
+            f"{len(study.models)} models x {len(study.doses)} doses x {study.seeds} seeds",
+        ),
+    )
+    for name, steps, what in stages:
+        done = sum(store.is_done(step.key) for step in steps)
+        table.add_row(name, str(len(steps)), str(done), str(len(steps) - done), what)
+    console.print(table)
+
+
+def print_why(step: Step, store: Store, console: Console) -> None:
+    """Whether a step is done and, if not, how its settings differ from the nearest result."""
+    if store.is_done(step.key):
+        console.print(f"{step.title} is done: {store.folder(step.key)}")
+        return
+    for attempt in store.attempts(step.key):
+        console.print(f"attempt on {attempt.host}: {attempt.state}, {attempt.error_class}")
+    nearest = store.nearest(step)
+    if nearest is None:
+        console.print(f"{step.title} is not done; there is no result of this stage to compare with")
+        return
+    key, differences = nearest
+    table = Table(title=f"{step.title} is not done; nearest result: {key[:12]}", title_justify="left")
+    for name in ("field", "there", "here"):
+        table.add_column(name, overflow="fold")
+    for field, there, here in differences:
+        table.add_row(field, str(there), str(here))
+    console.print(table)
+
+
+def print_verdicts(
+    verdicts: Sequence[Verdict], damages: Sequence[Damage], metric: str, console: Console
+) -> None:
+    """The verdict table: one line an experiment, model and method."""
+    table = Table(
+        title=f"verdicts: knowledge memorisation KM = {metric}",
+        caption="difference = after unlearning minus what it is compared with, mean over targets; "
+        "agree = targets that go the way the paper claims (SPEC section 7); n of N = cells compared "
+        "of cells planned",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("", "compared", "model", "method", "KM after", "against", "difference", "agree",
+                 "n of N", "paper says", "verdict"):  # fmt: skip
+        right = name in ("KM after", "against", "difference", "agree", "n of N")
+        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    last = None
+    for v in verdicts:
+        group = (v.experiment.name, v.experiment.quantity, v.experiment.role)
+        if group != last:
+            table.add_section()
+        word = {"agrees": "green", "disagrees": "red"}.get(v.word, "yellow")
+        table.add_row(
+            v.experiment.name if group != last else "",
+            f"{v.experiment.role}: {v.experiment.quantity}" if group != last else "",
+            v.model,
+            v.method,
+            f"{v.left:.2f}",
+            f"{v.right:.2f}",
+            f"{v.estimate:+.3f}",
+            f"{v.agree} of {v.n}",
+            f"{v.n} of {v.planned}",
+            "above 0" if v.experiment.expected == "positive" else "below 0",
+            f"[{word}]{v.word}[/{word}]",
+        )
+        last = group
+    console.print(table)
+    damage = Table(title="damage: KM of other samples, which should stay", title_justify="left")
+    for name in ("model", "method", "dose", "before", "after", "difference", "diverged"):
+        damage.add_column(name, justify="left" if name in ("model", "method") else "right")
+    for d in damages:
+        damage.add_row(
+            d.model, d.method, str(d.dose), f"{d.before:.2f}", f"{d.after:.2f}",
+            f"{d.after - d.before:+.3f}", f"{d.diverged} of {d.cells}",
+        )  # fmt: skip
+    console.print(damage)
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Done, failed, planned; the failed cells with their errors."""
+    console.print(
+        f"{summary.done} of {summary.planned} cells done, {summary.failed} failed or blocked; "
+        f"{summary.computed} steps computed now"
+    )
+    for row in summary.tables["cells"].to_pylist():
+        if row["state"] != "done":
+            message = escape(f"{row['error_class']}: {row['error_message'] or ''}"[:300])
+            console.print(f"  [red]{row['state']}[/red] {escape(row['cell'])}: {message}")
+
+
+def print_table(table: pa.Table, console: Console, rows: int) -> None:
+    """The first rows of a table."""
+    shown = Table()
+    for name in table.column_names:
+        shown.add_column(name, overflow="fold")
+    for row in table.slice(0, rows).to_pylist():
+        shown.add_row(*(escape(_cell(value)) for value in row.values()))
+    console.print(shown)
+    console.print(f"{min(rows, len(table))} of {len(table)} rows")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,471 @@
+"""The folder of results: what is done, what was tried, and the tables of each study.
+
+The store is the only truth about a run. It knows steps by key and nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import filelock
+import pyarrow as pa
+from pydantic import ValidationError
+
+from distforget import schemas
+from distforget.study import NAME_PATTERN, Frozen, UsageError
+
+DISK = {
+    errno.ENOSPC: "the disk is full; free some space, then run again",
+    errno.EDQUOT: "the disk quota is used up; free some space, then run again",
+    errno.EFBIG: "a file is larger than allowed; raise the limit (ulimit -f), then run again",
+    errno.EROFS: "the file system is read-only; give another --store",
+}
+ROOT = DISK | {
+    errno.EACCES: "permission denied; give another --store",
+    errno.EPERM: "not permitted; give another --store",
+    errno.EEXIST: "it is a file; give a folder",
+    errno.ENOTDIR: "a part of the path is a file; give a folder",
+}
+PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
+
+
+class StoreError(Exception):
+    """The store cannot do what is asked: the message says what, where and the fix (exit code 1)."""
+
+
+class MissingTableError(StoreError, UsageError):
+    """A study's table is not there: it was not run yet, or is spelt another way (exit code 2)."""
+
+
+class KeyedStep(Protocol):
+    """What the store needs to know of a step."""
+
+    @property
+    def key(self) -> str:
+        """sha256 of the payload, hexadecimal."""
+        ...
+
+    @property
+    def payload(self) -> str:
+        """Canonical JSON of all that decides the result."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Readable name, for messages and the manifest."""
+        ...
+
+
+class Attempt(Frozen):
+    """One attempt that did not succeed."""
+
+    state: Literal["failed", "blocked"]
+    error_class: str
+    error_message: str = ""
+    error_traceback: str = ""
+    host: str = ""
+    seconds: float = 0.0
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """Results under one root: done/, attempts/, claims/, work/, tmp/, studies/."""
+
+    root: Path
+
+    def check_writable(self) -> None:
+        """Write a probe file.
+
+        Raises:
+            UsageError: the root is a file, or cannot be written to.
+        """
+        probe = self.root / f".probe-{uuid.uuid4().hex}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                _write(probe, b"probe")
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            reason = ROOT.get(error.errno or 0, error.strerror or str(error))
+            raise UsageError(f"--store {self.root}: cannot write there: {reason}") from error
+
+    def is_done(self, key: str) -> bool:
+        """Whether a result is there; its manifest was written last, before the rename."""
+        return (self._place("done", key) / "manifest.json").is_file()
+
+    def folder(self, key: str) -> Path:
+        """The folder of a result.
+
+        Raises:
+            StoreError: there is none.
+        """
+        if not self.is_done(key):
+            raise StoreError(f"{self.root}: no result {key[:12]}; run the study first")
+        return self._place("done", key)
+
+    def payload(self, key: str) -> dict[str, Any]:
+        """All that decided a result: stage, version, configuration, input keys.
+
+        Raises:
+            StoreError: there is no such result, or the file is damaged.
+        """
+        return _read_json(self.folder(key) / "payload.json")
+
+    def manifest(self, key: str) -> dict[str, Any]:
+        """Files and facts (versions, device, seconds) of a result.
+
+        Raises:
+            StoreError: there is no such result, or the file is damaged.
+        """
+        return _read_json(self.folder(key) / "manifest.json")
+
+    def commit(self, step: KeyedStep, fill: Callable[[Path], None], **given: Any) -> Path:
+        """Make a result durable: fill a temporary folder, manifest last, then rename.
+
+        If another process was first, its copy stays and this one is dropped.
+
+        Args:
+            fill: writes the result's files into the folder it is given.
+            given: facts to be recorded in the manifest beside `facts()`; not keyed.
+
+        Returns:
+            The folder of the result.
+
+        Raises:
+            StoreError: the disk is full or read-only; nothing is left half-written.
+        """
+        place = self._place("done", step.key)
+        owner = f"{_machine()}-{os.getpid()}"
+        temporary = self.root / "tmp" / f"{step.key[:16]}-{owner}-{uuid.uuid4().hex}"
+        try:
+            temporary.mkdir(parents=True)
+            place.parent.mkdir(exist_ok=True)
+            fill(temporary)
+            _write(temporary / "payload.json", step.payload.encode())
+            about = {"stage": step.stage, "title": step.title}
+            _seal(temporary, {**facts(), **given, **about})
+            self._publish(temporary, place)
+        except Exception as error:
+            if isinstance(error, OSError) and self.is_done(step.key):
+                return place
+            self._explain(error, f"the result of {step.title!r}")
+            raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return place
+
+    def _publish(self, temporary: Path, place: Path) -> None:
+        if self.is_done(place.name):
+            return
+        if place.is_dir() and any(place.iterdir()) and not self.is_done(place.name):
+            raise StoreError(f"{place}: a result without manifest.json; delete it and run again")
+        temporary.rename(place)  # fails if another process has put its result there meanwhile
+        schemas.sync_folder(place.parent)
+        schemas.sync_folder(self.root)
+
+    @contextmanager
+    def claim(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold a step for this process alone; the system lets go when the process dies.
+
+        Correctness does not need it (see `commit`): it saves two runs from the same long work.
+
+        Args:
+            on_wait: called once, before waiting for another holder.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        claims = self._place("claims", key).parent
+        with self._explaining("a claim"):
+            claims.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(claims / f"{key}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                if on_wait is not None:
+                    on_wait()
+                lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def record_attempt(
+        self,
+        step: KeyedStep,
+        state: Literal["failed", "blocked"],
+        *,
+        error_class: str,
+        error_message: str = "",
+        error_traceback: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        """Note an attempt that did not succeed, as one file; earlier ones are kept.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        attempt = Attempt(
+            state=state,
+            error_class=error_class,
+            error_message=_printable(error_message),
+            error_traceback=_printable(error_traceback),
+            host=socket.gethostname(),
+            seconds=seconds,
+            time=time.time(),
+        )
+        folder = self._place("attempts", step.key)
+        with self._explaining("an attempt"):
+            folder.mkdir(parents=True, exist_ok=True)
+            number = len(_attempt_files(folder)) + 1
+            name = f"{number:03d}-{uuid.uuid4().hex[:8]}.json"
+            temporary = folder / f".{name}.tmp"
+            try:
+                _write(temporary, attempt.model_dump_json(indent=1).encode())
+                temporary.replace(folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+            schemas.sync_folder(folder)
+
+    def attempts(self, key: str) -> list[Attempt]:
+        """Attempts that did not succeed, oldest first.
+
+        Raises:
+            StoreError: a file is damaged.
+        """
+        found = []
+        for path in _attempt_files(self._place("attempts", key)):
+            try:
+                found.append(Attempt.model_validate_json(path.read_bytes()))
+            except ValidationError as error:
+                raise StoreError(f"{path}: not an attempt; delete this file") from error
+        return found
+
+    def work(self, key: str) -> Path:
+        """Scratch folder of an unfinished step, for checkpoints; survives kills.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        folder = self._place("work", key)
+        with self._explaining("a scratch folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def drop_work(self, key: str) -> None:
+        """Remove a step's scratch folder."""
+        shutil.rmtree(self._place("work", key), ignore_errors=True)
+
+    def sweep(self, max_age_seconds: float = 86_400.0) -> None:
+        """Remove temporary folders that dead processes left behind.
+
+        A process of this machine is asked for; one of another machine or container counts as
+        dead when it has put nothing into its folder for `max_age_seconds`.
+        """
+        for path in (self.root / "tmp").glob("*-*-*-*"):
+            _, machine, process, _ = path.name.rsplit("-", 3)
+            with suppress(FileNotFoundError):  # its process has just finished
+                quiet = time.time() - path.stat().st_mtime
+                if not _alive(int(process)) if machine == _machine() else quiet > max_age_seconds:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def nearest(self, step: KeyedStep) -> tuple[str, list[tuple[str, object, object]]] | None:
+        """The result of the same stage whose payload differs in the fewest fields.
+
+        Returns:
+            Its key and the differences (field, there, here); None if the stage has no result.
+        """
+        here = _flat(json.loads(step.payload))
+        found = []
+        for path in sorted((self.root / "done").glob("*/payload.json")):
+            there = _flat(_read_json(path))
+            if there["stage"] == step.stage and path.parent.name != step.key:
+                differences = [
+                    (name, there.get(name), here.get(name))
+                    for name in sorted(here.keys() | there.keys())
+                    if here.get(name) != there.get(name)
+                ]
+                found.append((path.parent.name, differences))
+        return min(found, key=lambda result: len(result[1]), default=None)
+
+    def study_table(self, study: str, name: str) -> Path:
+        """Path of a study's table.
+
+        Raises:
+            UsageError: the study's name is none, or there is no such table.
+        """
+        if not re.fullmatch(NAME_PATTERN, study) or study.endswith("\n"):
+            raise UsageError(f"study {study!r}: names are letters, digits, '.', '_' and '-'")
+        schemas.describe(name)
+        return self.root / "studies" / study / f"{name}.parquet"
+
+    def write_study_table(self, study: str, name: str, table: pa.Table) -> None:
+        """Replace a study's table atomically.
+
+        Raises:
+            SchemaError: the table does not fit its schema.
+            StoreError: the disk is full or read-only.
+        """
+        path = self.study_table(study, name)
+        with self._explaining(f"table {name!r} of study {study!r}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            schemas.write(table, name, path)
+
+    def read_study_table(self, study: str, name: str) -> pa.Table:
+        """A study's table, checked against its schema.
+
+        Raises:
+            MissingTableError: the study was not run.
+            UsageError: its name is none, or the table is corrupt or of another schema.
+        """
+        path = self.study_table(study, name)
+        if not path.is_file():
+            known = sorted(p.name for p in (self.root / "studies").glob("*") if p.is_dir())
+            raise MissingTableError(
+                f"{path}: no such table; run `distforget run {study}` first; studies in this "
+                f"store: {', '.join(known) or 'none'}"
+            )
+        return schemas.read(path, name)
+
+    def _place(self, kind: str, key: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
+            raise StoreError(f"{self.root}: {key!r} is no key: keys are letters and digits")
+        return self.root / kind / key
+
+    @contextmanager
+    def _explaining(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._explain(error, what)
+            raise
+
+    def _explain(self, error: Exception, what: str) -> None:
+        """Raise a clear error if the disk is to blame, whichever library has wrapped that."""
+        for number, reason in DISK.items():
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                raise StoreError(f"{self.root}: cannot write {what}: {reason}") from error
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """What results depend on beside their payload: commit, Python, packages, host."""
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "host": socket.gethostname(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with '-dirty' if files differ; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(
+            [*command, "--exclude=*"], text=True, stderr=subprocess.DEVNULL, timeout=10
+        ).strip()
+    return None
+
+
+def _seal(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make all files durable, then write the manifest that names them."""
+    paths = sorted(folder.rglob("*"))
+    files = [path for path in paths if path.is_file()]
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for path in paths:
+        if path.is_dir():
+            schemas.sync_folder(path)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    content = {**about, "files": sizes, "time": time.time()}
+    _write(folder / "manifest.json", json.dumps(content, indent=1).encode())
+    schemas.sync_folder(folder)
+
+
+@cache
+def _machine() -> str:
+    """A name for where process ids are valid: containers may share a host's name."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:12]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+def _attempt_files(folder: Path) -> list[Path]:
+    numbered = [
+        (int(p.name.split("-")[0]), p.stat().st_mtime_ns, p) for p in folder.glob("[0-9]*-*.json")
+    ]
+    return [path for _, _, path in sorted(numbered)]
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error}); delete {path.parent} and run again"
+        ) from error
+    return found
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            flat |= _flat(inner, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = inner
+    return flat
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

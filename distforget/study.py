@@ -1,0 +1,272 @@
+"""What is asked (Study) and where it runs (Placement); knows nothing of how either is carried out.
+
+Every field of a Study decides a result and takes part in content keys; no field of a Placement does.
+Fields hold scalars, tuples and frozen models only, so that a Study has exactly one canonical form.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+Scalar = bool | int | float | str
+Dose = Annotated[int, Field(ge=0)] | Literal["all"]
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class UsageError(Exception):
+    """The user's input is wrong: the message names file, field and fix (exit code 2)."""
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DatasetConfig(Frozen):
+    """A similarity-entailed dataset (paper section 3): targets, their similar samples, others."""
+
+    name: Name = "biographies"
+    source: Literal["biographies", "file", "hub"] = "biographies"
+    path: str = Field("", description="file path (source: file) or datasets hub id (source: hub)")
+    split: str = Field("train", description="split of a hub dataset")
+    targets: int = Field(50, ge=1, description="number of targets x_i in the data")
+    similar_per_target: int = Field(50, ge=0, description="similar samples S(x_i) of each target")
+    others: int = Field(
+        2450, ge=0, description="other samples; 0 trains on targets and similar only"
+    )
+
+    @model_validator(mode="after")
+    def _path_matches_source(self) -> DatasetConfig:
+        if (self.source == "biographies") != (self.path == ""):
+            raise ValueError(
+                "path is needed by source 'file' and 'hub' and must be empty for 'biographies'"
+            )
+        return self
+
+
+class PromptConfig(Frozen):
+    """How a question becomes a prompt."""
+
+    style: Literal["auto", "chat", "plain"] = Field(
+        "auto", description="auto: the tokenizer's chat template if it has one, else plain"
+    )
+    system: str | None = Field(None, description="system message of a chat; null: the template's")
+    plain: str = Field("Question: {question}\nAnswer: ", description="template without a chat")
+
+    @model_validator(mode="after")
+    def _plain_names_the_question(self) -> PromptConfig:
+        if "{question}" not in self.plain:
+            raise ValueError(
+                "plain must contain {question}, e.g. 'Question: {question}\\nAnswer: '"
+            )
+        return self
+
+
+class ModelConfig(Frozen):
+    """A model to fine-tune and unlearn: builtin 'smollm2', a hub id or a local folder."""
+
+    name: Name
+    path: str = Field(description="'builtin:smollm2', a Hugging Face hub id, or a local folder")
+    revision: str = Field("main", description="hub revision; ignored for folders")
+    prompt: PromptConfig = PromptConfig()
+
+
+class FinetuneConfig(Frozen):
+    """Fine-tuning until proven memorisation or the epoch limit."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(4, ge=0)
+    batch_size: int = Field(8, ge=1, description="rows of the global batch")
+    micro_batch_size: int = Field(8, ge=1, description="rows a worker takes at once")
+    max_epochs: int = Field(20, ge=1)
+    stop_token_accuracy: float = Field(0.99, ge=0, le=1, description="teacher-forced, all rows")
+    stop_exact_rate: float = Field(0.95, ge=0, le=1, description="rows with every token right")
+    max_tokens: int = Field(512, ge=8, description="longer samples are refused")
+    gradient_clip: float = Field(1.0, gt=0)
+
+
+class UnlearnConfig(Frozen):
+    """What every cell of a model and dose shares: the retain batches D_r."""
+
+    retain_batch_size: int = Field(4, ge=1)
+    retain_batches: int = Field(8, ge=1, description="distinct batches, used in turn")
+
+
+class VerifyConfig(Frozen):
+    """What is asked of each model state, and how answers are scored."""
+
+    max_new_tokens: int = Field(64, ge=1)
+    batch_size: int = Field(16, ge=1, description="rows generated at once")
+    similar: int = Field(50, ge=0, description="similar samples asked of each target")
+    others: int = Field(20, ge=0, description="other samples asked (damage)")
+    metric: str = Field("rougeL_recall", description="knowledge memorisation KM (paper Eq. 2)")
+    metrics: tuple[str, ...] = Field(
+        ("rougeL_recall", "rougeL_fmeasure", "rouge1_recall"), description="written to scores"
+    )
+    use_stemmer: bool = True
+
+    @model_validator(mode="after")
+    def _metric_is_written(self) -> VerifyConfig:
+        known = {f"rouge{n}_{part}" for n in "12L" for part in ("precision", "recall", "fmeasure")}
+        unknown = sorted({self.metric, *self.metrics} - known)
+        if unknown:
+            raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        if self.metric not in self.metrics:
+            raise ValueError(f"metrics must contain the KM metric {self.metric!r}")
+        return self
+
+
+class MethodChoice(Frozen):
+    """A method by name, e.g. 'GA_KLN', with settings that differ from its defaults."""
+
+    name: Name
+    settings: tuple[tuple[str, Scalar], ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_short_forms(cls, value: object) -> object:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and isinstance(value.get("settings"), dict):
+            return {**value, "settings": tuple(sorted(value["settings"].items()))}
+        return value
+
+
+class Study(Frozen):
+    """One question put to data, models and methods. Hashed into content keys, field by field."""
+
+    name: Name
+    track: Literal["text"] = "text"
+    seed: int = Field(0, ge=0, description="root of all random draws")
+    seeds: int = Field(1, ge=1, description="repetitions of training and unlearning")
+    dataset: DatasetConfig = DatasetConfig()
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    doses: tuple[Dose, ...] = Field((0, "all"), min_length=1)
+    methods: tuple[MethodChoice, ...] = Field(min_length=1)
+    unlearn_targets: int = Field(
+        50, ge=1, description="the first n targets are unlearned, each alone"
+    )
+    finetune: FinetuneConfig = FinetuneConfig()
+    unlearn: UnlearnConfig = UnlearnConfig()
+    verify: VerifyConfig = VerifyConfig()
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Study:
+        if self.unlearn_targets > self.dataset.targets:
+            raise ValueError(
+                f"unlearn_targets is {self.unlearn_targets}, but dataset.targets is "
+                f"{self.dataset.targets}; lower the first or raise the second"
+            )
+        for kind, names in (
+            ("models", [m.name for m in self.models]),
+            ("methods", [m.name for m in self.methods]),
+            ("doses", [str(d) for d in self.dose_numbers()]),
+        ):
+            doubled = sorted({n for n in names if names.count(n) > 1})
+            if doubled:
+                raise ValueError(f"{kind} names {doubled[0]!r} twice; each may appear once")
+        too_high = [d for d in self.dose_numbers() if d > self.dataset.similar_per_target]
+        if too_high:
+            raise ValueError(
+                f"doses has {too_high[0]}, but dataset.similar_per_target is "
+                f"{self.dataset.similar_per_target}"
+            )
+        return self
+
+    def dose_numbers(self) -> tuple[int, ...]:
+        """The doses as numbers of similar samples per target ('all' resolved)."""
+        return tuple(self.dataset.similar_per_target if d == "all" else d for d in self.doses)
+
+
+def _as_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+class Placement(Frozen):
+    """Where and how a study runs. No field changes a result beyond floating-point noise."""
+
+    store: Annotated[Path, BeforeValidator(_as_path)] = Path("results")
+    address: str = Field("", description="Ray cluster address; empty: start Ray on this machine")
+    cpus: int = Field(0, ge=0, description="CPU cores to use here; 0: all")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    train_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tuning run")
+    stepper: Literal["torch", "deepspeed"] = "torch"
+    zero_stage: Literal[1, 2, 3] = 2
+    offload: bool = Field(False, description="DeepSpeed: optimiser state on the CPU")
+    gradient_checkpointing: bool = False
+    cell_workers: int = Field(0, ge=0, description="cells at once; 0: one a core or GPU share")
+    cells_per_device: int = Field(1, ge=1, description="cells that share one GPU")
+    retries: int = Field(2, ge=0, description="new tries after lost workers or out of memory")
+    retry_failed: bool = False
+    tolerated_failures: int = Field(0, ge=0, description="failed cells that still exit with 0")
+    stop_if_first_fail: int = Field(8, ge=1, description="stop early if the first n cells all fail")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between checkpoints")
+    trials_per_tuner: int = Field(1000, ge=1, description="Tune's driver grows with each trial")
+
+
+def generator_seed(study_seed: int, *about: str | int) -> int:
+    """A 63-bit seed from (study seed, what the draw is about), e.g. ('retain', 'smollm2', 50)."""
+    text = "\x1f".join([str(study_seed), *map(str, about)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def rng(study_seed: int, *about: str | int) -> np.random.Generator:
+    """A numpy generator seeded by :func:`generator_seed`: equal draws wherever the topic is equal."""
+    return np.random.Generator(np.random.PCG64(generator_seed(study_seed, *about)))
+
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def load_study(preset_or_file: str) -> Study:
+    """Read a Study from a preset name or a YAML file.
+
+    Raises:
+        UsageError: the file is missing, not YAML, or a field is wrong; names file, field and fix.
+    """
+    path = Path(preset_or_file)
+    if re.match(NAME_PATTERN, preset_or_file) and not path.suffix:
+        path = PRESETS / f"{preset_or_file}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise UsageError(
+            f"{preset_or_file}: no such preset or file; presets: {known}; or give a path to a .yaml"
+        )
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path}: a study is a mapping of fields, e.g. 'name: my-study'")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "study"
+        fix = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            fix = f"unknown key; known keys here: {', '.join(_known_keys(first['loc']))}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UsageError(f"{path}: {field}: {fix}{more}") from error
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Study
+    for part in location[:-1]:
+        if isinstance(part, str):
+            annotation = model.model_fields[part].annotation
+            inner = [annotation, *getattr(annotation, "__args__", ())]
+            model = next(t for t in inner if isinstance(t, type) and issubclass(t, BaseModel))
+    return sorted(model.model_fields)

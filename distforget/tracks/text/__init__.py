@@ -1,0 +1,47 @@
+"""The text track: question-answer pairs, causal language models, greedy answers, ROUGE."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from distforget.study import DatasetConfig, ModelConfig, Study
+from distforget.tracks.text.sources import biographies, files
+
+if TYPE_CHECKING:
+    from distforget.tracks.text.learner import TextLearner
+
+
+def read_rows(config: DatasetConfig) -> pa.Table | None:
+    """All rows of a source that is read; None for one that makes its rows (see `make_rows`)."""
+    return None if config.source == "biographies" else files.read(config)
+
+
+def total_rows(config: DatasetConfig) -> int:
+    """Rows of a source that makes them."""
+    return biographies.total(config)
+
+
+def make_rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Table:
+    """Some rows, each a function of (sample id, config, seed) alone."""
+    return biographies.rows(sample_ids, config, seed)
+
+
+def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:
+    """See `tracks.text.models.materialise`."""
+    from distforget.tracks.text.models import materialise
+
+    return materialise(origin, folder)
+
+
+def open_learner(folder: Path, study: Study, model: ModelConfig, device: str) -> TextLearner:
+    """Load a model folder as a learner."""
+    from distforget.tracks.text.encoding import Encoder
+    from distforget.tracks.text.learner import TextLearner
+    from distforget.tracks.text.models import load_model, load_tokenizer
+
+    encoder = Encoder(load_tokenizer(folder), model.prompt)
+    return TextLearner(load_model(folder, study.dtype, device), encoder, study.verify)

@@ -1,0 +1,333 @@
+"""The one training loop (fine-tuning and unlearning) over a Stepper; knows no track and no Ray."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distforget.study import FinetuneConfig, rng
+from distforget.tracks.base import Examples, Learner
+
+EXPLODED_LOSS = 1e4
+"""A loss beyond this (nats) counts as diverged, like NaN and infinity."""
+
+M = TypeVar("M")
+
+
+class Stepper(Protocol):
+    """Takes gradients and changes weights; one implementation for torch, one for DeepSpeed.
+
+    `rank` of `world` workers hold the same (or a shard of the same) model.
+    """
+
+    rank: int
+    world: int
+
+    def backward(self, share: Tensor) -> None:
+        """Add the gradient of a worker's share of the global loss; shares add up over workers."""
+        ...
+
+    def step(self, learning_rate: float) -> bool:
+        """Change the weights and clear gradients; False (and no change) if they are not finite."""
+        ...
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Sum over workers, the same on each."""
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Whole weights and optimiser state on the CPU, on rank 0 (empty elsewhere).
+
+        Names: weight/NAME, exp_avg/NAME, exp_avg_sq/NAME, and `step`. All ranks must call it.
+        """
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a :meth:`state`, whichever stepper and number of workers wrote it."""
+        ...
+
+
+class TorchStepper:
+    """AdamW on a plain module, or on one per worker with gradients summed over workers."""
+
+    def __init__(
+        self, module: nn.Module, weight_decay: float, clip: float, rank: int = 0, world: int = 1
+    ) -> None:
+        self.module = module
+        self.rank, self.world = rank, world
+        self.clip = clip
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=0.0, weight_decay=weight_decay, fused=True
+        )
+
+    def backward(self, share: Tensor) -> None:
+        """See `Stepper`."""
+        share.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
+
+    def step(self, learning_rate: float) -> bool:
+        """See `Stepper`."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.world > 1:
+            for gradient in gradients:
+                torch.distributed.all_reduce(gradient)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        finite = bool(torch.isfinite(norm))
+        if finite:
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return finite
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """See `Stepper`."""
+        if self.world == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.parameters[0].device)
+        torch.distributed.all_reduce(total)
+        return [float(v) for v in total]
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((n, p) for n, p in self.module.named_parameters() if p.requires_grad)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Stepper`."""
+        if self.rank:
+            return {}
+        found: dict[str, Tensor] = {"step": torch.zeros(1)}
+        for name, parameter in self._named():
+            found[f"weight/{name}"] = parameter.detach().cpu().clone()
+            inner = self.optimiser.state.get(parameter)
+            if inner:
+                found["step"] = inner["step"].reshape(1).float().cpu().clone()
+                found[f"exp_avg/{name}"] = inner["exp_avg"].cpu().clone()
+                found[f"exp_avg_sq/{name}"] = inner["exp_avg_sq"].cpu().clone()
+        return found
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Stepper`."""
+        for name, parameter in self._named():
+            parameter.copy_(state[f"weight/{name}"])
+            if f"exp_avg/{name}" in state:
+                self.optimiser.state[parameter] = {
+                    "step": state["step"].reshape(()).to(parameter.device),
+                    "exp_avg": state[f"exp_avg/{name}"].to(parameter),
+                    "exp_avg_sq": state[f"exp_avg_sq/{name}"].to(parameter),
+                }
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimiser step: its global loss (nats), and whether it diverged (then it is the last)."""
+
+    loss: float
+    diverged: bool
+
+
+def run_steps(
+    stepper: Stepper,
+    batches: Iterable[Sequence[M]],
+    share_of: Callable[[M], Tensor],
+    learning_rates: Iterable[float],
+) -> Iterator[StepReport]:
+    """Take one optimiser step a batch of micro-batches; ends early after a step that diverged.
+
+    Args:
+        batches: per step, the micro-batches of this worker (as many on each worker).
+        share_of: a micro-batch's share of the global loss; shares add up to it.
+        learning_rates: one a step.
+    """
+    for micro_batches, learning_rate in zip(batches, learning_rates, strict=False):
+        own = 0.0
+        for micro_batch in micro_batches:
+            share = share_of(micro_batch)
+            own += float(share.detach())
+            stepper.backward(share)
+        (loss,) = stepper.sum([own])
+        changed = stepper.step(learning_rate)
+        diverged = not (changed and math.isfinite(loss) and abs(loss) < EXPLODED_LOSS)
+        yield StepReport(loss, diverged)
+        if diverged:
+            return
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows that one worker takes at once. Weight 0: a filler that keeps workers in step."""
+
+    rows: tuple[int, ...]
+    weight: float
+    """1 / answer tokens of the global batch, so that shares add up to the mean over them."""
+
+
+def global_batches(
+    examples: Examples, batch_size: int, draw: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows of each step: like sizes together (little padding), steps in random order."""
+    shuffled = draw.permutation(len(examples.sizes))
+    by_size = shuffled[np.argsort(examples.sizes[shuffled], kind="stable")]
+    batches = [by_size[i : i + batch_size] for i in range(0, len(by_size), batch_size)]
+    return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def micro_batches(
+    batch: np.ndarray, examples: Examples, size: int, count: int, rank: int, world: int
+) -> list[MicroBatch]:
+    """This worker's part of a global batch, as exactly `count` micro-batches."""
+    weight = 1.0 / int(examples.answer_sizes[batch].sum())
+    own = [int(i) for i in batch[rank::world]]
+    parts = [tuple(own[i : i + size]) for i in range(0, len(own), size)]
+    filled = [MicroBatch(part, weight) for part in parts]
+    return filled + [MicroBatch((int(batch[0]),), 0.0)] * (count - len(filled))
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A row of the `training` table, without the names of model and dose."""
+
+    epoch: int
+    step: int
+    loss: float | None
+    token_accuracy: float
+    exact_rate: float
+    tokens: int
+    seconds: float
+    stopped: str | None
+
+
+class Finetuning:
+    """Fine-tunes to proven memorisation; every worker runs the same object on its rows."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        stepper: Stepper,
+        examples: Examples,
+        config: FinetuneConfig,
+        seed: tuple[int, int],
+    ) -> None:
+        self.learner, self.stepper, self.examples = learner, stepper, examples
+        self.config = config
+        self.seed = seed
+        self.history: list[Epoch] = []
+
+    @property
+    def micro_batches_per_step(self) -> int:
+        """How many micro-batches each worker takes in a step."""
+        return micro_batch_count(self.config, self.stepper.world)
+
+    def run(self, history: Sequence[Epoch] = ()) -> Iterator[Epoch]:
+        """Train on, epoch by epoch, after the epochs of `history`; the last one says why it stopped.
+
+        Raises:
+            FloatingPointError: the loss or the gradient is not finite.
+        """
+        self.history = list(history)
+        if not self.history:
+            accuracy, exact = self.memorised()
+            yield self._note(Epoch(0, 0, None, accuracy, exact, 0, 0.0, None))
+        while self.history[-1].stopped is None:
+            yield self._note(self._epoch(self.history[-1]))
+
+    def _note(self, epoch: Epoch) -> Epoch:
+        self.history.append(epoch)
+        return epoch
+
+    def _epoch(self, last: Epoch) -> Epoch:
+        started = time.monotonic()
+        number = last.epoch + 1
+        batches = global_batches(
+            self.examples,
+            self.config.batch_size,
+            rng(self.seed[0], "finetune order", self.seed[1], number),
+        )
+        counts = np.zeros(3)
+
+        def share_of(part: MicroBatch) -> Tensor:
+            fit = self.learner.fit(self.examples, part.rows)
+            if part.weight:
+                counts[:] += (fit.answer_tokens, fit.correct_tokens, fit.exact_rows)
+            return fit.nll_sum * part.weight
+
+        warmup = max(self.config.warmup_steps, 1)
+        rates = (
+            self.config.learning_rate * min(1.0, (last.step + i + 1) / warmup)
+            for i in range(len(batches))
+        )
+        losses = []
+        for report in run_steps(self.stepper, map(self._parts, batches), share_of, rates):
+            if report.diverged:
+                raise FloatingPointError(
+                    f"fine-tuning diverged in epoch {number} (loss {report.loss}); "
+                    "lower finetune.learning_rate"
+                )
+            losses.append(report.loss)
+        tokens, correct, exact = self.stepper.sum(counts.tolist())
+        accuracy, exact_rate = correct / tokens, exact / len(self.examples.sizes)
+        # Counted while the weights changed, which costs nothing. Only where that is near the
+        # threshold, or nothing follows, is a pass spent on the weights as they are now.
+        last_one = number >= self.config.max_epochs
+        if last_one or accuracy > self.config.stop_token_accuracy - 0.05:
+            accuracy, exact_rate = self.memorised()
+        stopped = "max_epochs" if last_one else None
+        if (
+            accuracy >= self.config.stop_token_accuracy
+            and exact_rate >= self.config.stop_exact_rate
+        ):
+            stopped = "memorised"
+        return Epoch(
+            number,
+            last.step + len(batches),
+            float(np.mean(losses)),
+            accuracy,
+            exact_rate,
+            last.tokens + int(self.examples.sizes.sum()),
+            last.seconds + time.monotonic() - started,
+            stopped,
+        )
+
+    def _parts(self, batch: np.ndarray) -> list[MicroBatch]:
+        return micro_batches(
+            batch,
+            self.examples,
+            self.config.micro_batch_size,
+            self.micro_batches_per_step,
+            self.stepper.rank,
+            self.stepper.world,
+        )
+
+    @torch.no_grad()
+    def memorised(self) -> tuple[float, float]:
+        """Share of answer tokens predicted right, and of rows with all of them right."""
+        counts = np.zeros(3)
+        order = np.argsort(self.examples.sizes, kind="stable")
+        size = self.config.batch_size
+        for start in range(0, len(order), size):
+            for part in self._parts(order[start : start + size]):
+                fit = self.learner.fit(self.examples, part.rows)
+                if part.weight:
+                    counts += (fit.answer_tokens, fit.correct_tokens, fit.exact_rows)
+        tokens, correct, exact = self.stepper.sum(counts.tolist())
+        return correct / tokens, exact / len(order)
+
+
+def micro_batch_count(config: FinetuneConfig, world: int) -> int:
+    """Micro-batches of each worker in a step: gradient accumulation steps."""
+    rows = math.ceil(config.batch_size / world)
+    return math.ceil(rows / min(config.micro_batch_size, rows))
+
+
+def restore(module: nn.Module, weights: Mapping[str, Any]) -> None:
+    """Copy weights (tensors or read-only numpy arrays) into a module's parameters, in place."""
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            parameter.copy_(torch.as_tensor(weights[name]), non_blocking=True)
