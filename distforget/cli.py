@@ -124,8 +124,8 @@ def plan(
 
     Example: `distforget plan demo --why smollm2/4/GA_GDN/1/0`
     """
-    from distforget.report.estimate import print_estimate
     from distforget.plan import make_plan
+    from distforget.report.estimate import print_estimate
     from distforget.report.terminal import print_plan, print_why
     from distforget.store import Store
 

@@ -26,7 +26,7 @@ def select(table: pa.Table, where: str, columns: str) -> pa.Table:
         try:
             kept = frame.eval(where)
             index = frame.index[kept.fillna(False).astype(bool)]
-        except Exception as error:  # noqa: BLE001 # pandas raises many kinds for a bad filter
+        except Exception as error:  # pandas raises many kinds for a bad filter
             raise UsageError(f"--where {where!r}: {error}; columns: {known}") from error
         table = table.take(pa.array(index))
     if columns:

@@ -130,6 +130,8 @@ def _family_means(frame: pd.DataFrame, by: list[str], own: bool = False) -> pd.D
     if own:
         family = family[family["target_index"] == family["unlearned"]]
     keys = by if own else [*by, "target_index"]
+    # Null in other phases, so pandas holds them as floats.
+    family = family.astype({name: "int64" for name in keys if name not in ("model", "method")})
     means = family.groupby([*keys, "role"], as_index=False).agg(
         value=("value", "mean"), samples=("value", "size")
     )

@@ -1,4 +1,4 @@
-"""Fans the cells of one model and dose out with Ray Tune, which executes them and nothing more."""
+"""Fans cells out with Ray Tune, which executes them and nothing more."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from typing import Any
 from ray import tune
 
 from distforget.engine.cluster import Share
-from distforget.engine.worker import Equipment, Outcome, Worker
+from distforget.engine.worker import Device, Outcome, State, Worker
 from distforget.plan import Step
+from distforget.store import Store
+from distforget.study import Study
+
+WorkerArguments = tuple[Study, Store, Device]
 
 
 class CellTrainable(tune.Trainable):
     """One reused actor; each trial is a cell, committed to the store before it is reported."""
 
-    def setup(self, config: dict[str, Any], equipment: Equipment, cells: Sequence[Step]) -> None:
+    def setup(  # type: ignore[override] # with_parameters adds arguments
+        self, config: dict[str, Any], worker: WorkerArguments, cells: Sequence[tuple[State, Step]]
+    ) -> None:
         """Once an actor: nothing is loaded before the first cell asks for it."""
-        self.worker = Worker(equipment)
+        self.worker = Worker(*worker)
         self.cells = cells
         self.number = config["cell"]
 
@@ -30,7 +36,7 @@ class CellTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Run the cell. An error is a row in the store and an outcome here, never an exception."""
-        outcome = self.worker.run(self.cells[self.number])
+        outcome = self.worker.run(*self.cells[self.number])
         return {"done": True, "outcome": vars(outcome)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -71,16 +77,16 @@ class _Stopper(tune.Stopper):
 
 
 def run_cells(
-    equipment: Equipment,
-    cells: Sequence[Step],
+    study: Study,
+    store: Store,
+    cells: Sequence[tuple[State, Step]],
     share: Share,
     scratch: Path,
     on_outcome: Callable[[Outcome], bool],
 ) -> None:
-    """Run the cells of one model and dose in one Tuner (at most about 1,000).
+    """Run cells in one Tuner (at most about 1,000), those of one state after another.
 
-    Cells that are in the store neither as done nor with an attempt afterwards were lost with their
-    worker.
+    A cell for which `on_outcome` was not called was lost with its worker.
 
     Args:
         scratch: folder for Tune's own files; removed afterwards.
@@ -89,7 +95,11 @@ def run_cells(
     listener = _Listener(on_outcome)
     scratch.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_resources(
-        tune.with_parameters(CellTrainable, equipment=equipment, cells=list(cells)),
+        tune.with_parameters(
+            CellTrainable,
+            worker=(study, store, Device(share.device, share.threads)),
+            cells=list(cells),
+        ),
         {"cpu": share.cpus, "gpu": share.gpus},
     )
     tuner = tune.Tuner(

@@ -14,6 +14,7 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
@@ -66,9 +67,7 @@ def connected(placement: Placement) -> Iterator[None]:
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
         slots = max(cores(placement), placement.train_workers) + 1
-        ray.init(
-            num_cpus=slots, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet
-        )
+        ray.init(num_cpus=slots, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     _quieten()
     try:
         yield
@@ -105,3 +104,8 @@ def cell_share(placement: Placement, steps: int) -> Share:
     total = cores(placement) if not placement.address else int(ray.cluster_resources()["CPU"])
     workers = max(1, min(placement.cell_workers or total, steps))
     return Share("cpu", 1, 0, max(1, total // workers), workers)
+
+
+def object_store_bytes() -> float:
+    """Size of the cluster's object store."""
+    return float(ray.cluster_resources().get("object_store_memory", 0.0))

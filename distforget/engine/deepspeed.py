@@ -15,8 +15,8 @@ from distforget.study import FinetuneConfig, Placement
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
-import deepspeed  # noqa: E402 # after its settings
-from deepspeed.utils import (  # noqa: E402
+import deepspeed  # after its settings
+from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,

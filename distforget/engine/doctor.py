@@ -63,13 +63,15 @@ def _store(store: Path) -> Check:
     except UsageError as error:
         return Check("store", False, str(store), str(error))
     free = shutil.disk_usage(store if store.exists() else store.absolute().parent).free / 2**30
-    return Check("store", free > 5, f"{store} writable, {free:.0f} GiB free", "free some disk space")
+    return Check(
+        "store", free > 5, f"{store} writable, {free:.0f} GiB free", "free some disk space"
+    )
 
 
 def _ray() -> Check:
     try:
         with connected(Placement(cpus=1)):
             pass
-    except Exception as error:  # noqa: BLE001 # whatever keeps Ray from starting is the finding
+    except Exception as error:  # whatever keeps Ray from starting is the finding
         return Check("ray", False, f"{type(error).__name__}: {error}"[:200], "see the Ray logs")
     return Check("ray", True, "a local cluster starts and stops")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,10 @@ from distforget.engine import weights
 from distforget.engine.cluster import cores, uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
+from distforget.engine.worker import Outcome
 from distforget.plan import Step
 from distforget.store import Store
-from distforget.study import Placement, Study
+from distforget.study import Placement, Study, UsageError
 from distforget.tracks import track
 from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_batch_count
 
@@ -34,7 +38,7 @@ from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_
 class Job:
     """What a training worker is told."""
 
-    step: Step
+    steps: Sequence[Step]
     study: Study
     placement: Placement
     store: Store
@@ -43,87 +47,128 @@ class Job:
 
 
 def finetune(
-    step: Step,
+    steps: Sequence[Step],
     study: Study,
     placement: Placement,
     store: Store,
-    on_epoch: Callable[[Epoch], None],
+    on_event: Callable[[Step, Epoch | Outcome], None],
 ) -> None:
-    """Commit a finetune step: `weights.safetensors` and `training.parquet`.
+    """Commit finetune steps: `weights.safetensors` and `training.parquet` each.
 
-    Continues from the last checkpoint of the step, whoever wrote it. A lost worker is replaced and
-    the group continues from there too, up to `placement.retries` times.
+    One group of workers trains one after the other (a group takes long to start). Each continues
+    from its last checkpoint, whoever wrote it. A lost worker is replaced and the group goes on from
+    there too, up to `placement.retries` times. A training run that fails becomes an attempt.
 
-    Raises:
-        RuntimeError: training failed for good; the message is the worker's.
+    Args:
+        on_event: told of each epoch, and of each step's outcome.
     """
     on_gpu = uses_gpu(placement)
     threads = max(1, cores(placement) // placement.train_workers)
-    job = Job(step, study, placement, store, "cuda" if on_gpu else "cpu", threads)
-    scaling = ScalingConfig(
-        num_workers=placement.train_workers,
-        use_gpu=on_gpu,
-        resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
-    )
-    work = store.work(step.key)
+    job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
+    scratch = store.work(f"train-{os.getpid()}")
     trainer = TorchTrainer(
-        _train,
+        _train_all,
         train_loop_config={"job": job},
-        datasets={"train": shards_of(step.inputs["dataset"], store)},
+        datasets={"train": shards_of(steps[0].inputs["dataset"], store)},
         dataset_config=DataConfig(datasets_to_split=[]),
-        scaling_config=scaling,
+        scaling_config=ScalingConfig(
+            num_workers=placement.train_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
+        ),
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         run_config=RunConfig(
-            name=f"{step.key[:12]}-{os.getpid()}-{time.time_ns()}",
-            storage_path=str((work / "ray").resolve()),
+            name=f"finetune-{time.time_ns()}",
+            storage_path=str(scratch),
             failure_config=FailureConfig(max_failures=placement.retries),
         ),
     )
+    with _following(steps, store, on_event):
+        lost = ""
+        try:
+            trainer.fit()
+        except ray.train.TrainingFailedError as error:
+            lost = str(error)
+    shutil.rmtree(scratch, ignore_errors=True)
+    for step in steps:
+        if store.is_done(step.key):
+            seconds = store.manifest(step.key)["seconds"]
+            on_event(step, Outcome(step.key, True, seconds))
+            store.drop_work(step.key)
+            continue
+        attempts = store.attempts(step.key)
+        if lost or not attempts:
+            message = f"its workers were lost {placement.retries + 1} times: {lost}"
+            store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
+            on_event(step, Outcome(step.key, False, 0.0, message))
+        else:
+            on_event(step, Outcome(step.key, False, 0.0, attempts[-1].error_message))
+
+
+@contextmanager
+def _following(
+    steps: Sequence[Step], store: Store, on_event: Callable[[Step, Epoch | Outcome], None]
+) -> Iterator[None]:
+    """Report the epochs that workers append to the steps' progress files."""
+    positions = dict.fromkeys((step.key for step in steps), 0)
     finished = threading.Event()
-    reader = threading.Thread(
-        target=_follow, args=(work / "progress.jsonl", finished, on_epoch), daemon=True
-    )
-    reader.start()
+
+    def look() -> None:
+        for step in steps:
+            path = store.root / "work" / step.key / "progress.jsonl"
+            if path.exists():
+                with path.open() as file:
+                    file.seek(positions[step.key])
+                    lines = file.readlines()
+                    positions[step.key] = file.tell()
+                for line in lines:
+                    on_event(step, Epoch(**json.loads(line)))
+
+    def follow() -> None:
+        while not finished.wait(0.5):
+            look()
+        look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
     try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        cause = getattr(error, "worker_failures", None) or {}
-        first = next(iter(cause.values()), error)
-        raise RuntimeError(f"{step.title}: {first}") from error
+        yield
     finally:
         finished.set()
-        reader.join()
-    store.drop_work(step.key)
+        thread.join()
 
 
-def _follow(path: Path, finished: threading.Event, on_epoch: Callable[[Epoch], None]) -> None:
-    """Report the epochs that workers append to the progress file."""
-    position = 0
-    while True:
-        last_look = finished.wait(0.5)
-        if path.exists():
-            with path.open() as file:
-                file.seek(position)
-                lines = file.readlines()
-                position = file.tell()
-            for line in lines:
-                on_epoch(Epoch(**json.loads(line)))
-        if last_look:
-            return
-
-
-def _train(config: dict[str, Any]) -> None:
-    """Runs in each training worker."""
+def _train_all(config: dict[str, Any]) -> None:
+    """Runs in each training worker: the steps that are not done, one after the other."""
     job: Job = config["job"]
-    step, study = job.step, job.study
     torch.set_num_threads(job.threads)
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
-    device = f"cuda:{torch.cuda.current_device()}" if job.device == "cuda" else "cpu"
     shard = ray.train.get_dataset_shard("train")
     blocks = list(shard.iter_batches(batch_format="pyarrow", batch_size=None))
     samples = schemas.check(pa.concat_tables(blocks), "samples", "training data")
-    rows = selection.training_rows(samples.sort_by("sample_id"), step.about["dose"])
+    samples = samples.sort_by("sample_id")
+    for step in job.steps:
+        if job.store.is_done(step.key):
+            continue
+        try:
+            _train(job, step, samples)
+        except (FloatingPointError, UsageError) as error:
+            # The same on each worker: none waits for another. Any other error ends the group.
+            if ray.train.get_context().get_world_rank() == 0:
+                job.store.record_attempt(
+                    step,
+                    "failed",
+                    error_class=type(error).__name__,
+                    error_message=str(error),
+                    error_traceback=traceback.format_exc(),
+                )
+
+
+def _train(job: Job, step: Step, samples: pa.Table) -> None:
+    study = job.study
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = f"cuda:{torch.cuda.current_device()}" if job.device == "cuda" else "cpu"
+    rows = selection.training_rows(samples, step.about["dose"])
     model = next(m for m in study.models if m.name == step.about["model"])
     folder = model_folder(step.inputs["model"], job.store)
     learner = track(study.track).open_learner(folder, study, model, device)
@@ -154,7 +199,7 @@ def _train(config: dict[str, Any]) -> None:
         trained = {
             n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")
         }
-        _commit(job, trained, training.history)
+        _commit(job, step, trained, training.history)
 
 
 def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
@@ -203,12 +248,12 @@ def _load_checkpoint(path: Path, stepper: Stepper) -> list[Epoch]:
     return [Epoch(**epoch) for epoch in history]
 
 
-def _commit(job: Job, trained: dict[str, Any], history: list[Epoch]) -> None:
-    about = {name: job.step.about[name] for name in ("model", "dose", "seed")}
+def _commit(job: Job, step: Step, trained: dict[str, Any], history: list[Epoch]) -> None:
+    about = {name: step.about[name] for name in ("model", "dose", "seed")}
     table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
 
     def fill(folder: Path) -> None:
         weights.save(trained, folder / "weights.safetensors")
         schemas.write(table, "training", folder / "training.parquet")
 
-    job.store.commit(job.step, fill, device=job.device, seconds=history[-1].seconds)
+    job.store.commit(step, fill, device=job.device, seconds=history[-1].seconds)

@@ -3,47 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
 from distforget.engine.cluster import Share
-from distforget.engine.worker import Equipment, Outcome, Worker
+from distforget.engine.worker import Device, Outcome, State, Worker
 from distforget.plan import Step
+from distforget.store import Store
+from distforget.study import Study
+
+Group = tuple[State, Sequence[Step]]
 
 
 def run_groups(
-    groups: Sequence[tuple[Equipment, Sequence[Step]]], share: Share
+    study: Study, store: Store, groups: Sequence[Group], share: Share
 ) -> Iterator[Outcome]:
-    """Run groups of steps, one actor a group, `share.workers` at once; yields as they finish.
+    """Run groups of steps that start from the same weights, `share.workers` groups at once.
 
-    A lost actor's steps come back as outcomes with `retry` set.
+    Yields outcomes as steps end. A lost actor's group comes back with `retry` set.
     """
-    actor = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(_Actor)
+    actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(_Actor)
     waiting = list(groups)
-    running: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, list[Step]]] = {}
+    device = Device(share.device, share.threads)
+    idle = [actor.remote(study, store, device) for _ in range(share.workers)]
+    running: dict[ray.ObjectRef[Any], tuple[Any, State, list[Step]]] = {}
     while waiting or running:
-        while waiting and len(running) < share.workers:
-            equipment, steps = waiting.pop(0)
-            handle = actor.remote(equipment)
-            running[handle.run.remote(steps[0])] = (handle, list(steps))
+        while waiting and idle:
+            handle, (state, steps) = idle.pop(), waiting.pop(0)
+            running[handle.run.remote(state, steps[0])] = (handle, state, list(steps))
         (ready,), _ = ray.wait(list(running), num_returns=1)
-        handle, steps = running.pop(ready)
+        handle, state, steps = running.pop(ready)
         try:
             yield ray.get(ready)
         except RayActorError as error:
             for step in steps:
                 yield Outcome(step.key, False, 0.0, f"worker lost: {error}", retry=True)
+            idle.append(actor.remote(study, store, device))
             continue
         if steps[1:]:
-            running[handle.run.remote(steps[1])] = (handle, steps[1:])
+            running[handle.run.remote(state, steps[1])] = (handle, state, steps[1:])
         else:
-            ray.kill(handle)
+            idle.append(handle)
+    for handle in idle:
+        ray.kill(handle)
 
 
-class _Actor:
-    def __init__(self, equipment: Equipment) -> None:
-        self.worker = Worker(equipment)
-
-    def run(self, step: Step) -> Outcome:
-        return self.worker.run(step)
+class _Actor(Worker):
+    """A worker in a process of its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,16 +16,20 @@ import pyarrow as pa
 from distforget.engine import weights
 from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
-from distforget.engine.cluster import Share, cell_share, connected
+from distforget.engine.cluster import cell_share, connected, object_store_bytes
 from distforget.engine.data import build_dataset
 from distforget.engine.finetune import finetune
 from distforget.engine.models import fetch_model, weight_bytes
 from distforget.engine.pools import run_groups
-from distforget.engine.worker import Equipment, Outcome
+from distforget.engine.worker import Outcome, State
 from distforget.plan import TRAINING_COPIES, Plan, Step
 from distforget.store import Store
 from distforget.study import Placement, UsageError
 from distforget.training import Epoch
+
+OBJECT_STORE_SHARE = 0.6
+"""How much of Ray's object store may be filled with weights."""
+
 
 class Listener(Protocol):
     """Is told how a run goes."""
@@ -118,7 +123,7 @@ class _Runner:
         if steps:
             self.listener.stage("data and models", len(steps))
         for step in steps:
-            with self.store.claim(step.key, lambda step=step: self.listener.waiting(step)):  # type: ignore[misc] # mypy: lambda default
+            with self._claim(step):
                 if not self.store.is_done(step.key):
                     began = time.monotonic()
                     if step.stage == "dataset":
@@ -148,63 +153,52 @@ class _Runner:
                 )
 
     def finetune_models(self) -> None:
-        """One training run a model, dose and seed; one that fails blocks only its own cells."""
+        """All training runs in one group of workers; one that fails blocks only its own cells."""
         steps = self._todo(self.plan.finetunes)
-        if steps:
-            self.listener.stage("fine-tuning", len(steps))
-        for step in steps:
-            with self.store.claim(step.key, lambda step=step: self.listener.waiting(step)):  # type: ignore[misc] # mypy: lambda default
-                if not self.store.is_done(step.key):
-                    self._finetune(step)
-
-    def _finetune(self, step: Step) -> None:
-        began = time.monotonic()
-        epochs = self.plan.study.finetune.max_epochs
-        try:
-            finetune(
-                step,
-                self.plan.study,
-                self.placement,
-                self.store,
-                lambda epoch: self.listener.epoch(step, epoch, epochs),
-            )
-        except RuntimeError as error:
-            self.store.record_attempt(
-                step,
-                "failed",
-                error_class=type(error.__cause__ or error).__name__,
-                error_message=str(error),
-                seconds=time.monotonic() - began,
-            )
-            outcome = Outcome(step.key, False, time.monotonic() - began, str(error))
-            self.listener.finished(step, outcome)
+        if not steps:
             return
-        self._done(step, time.monotonic() - began)
+        self.listener.stage("fine-tuning", len(steps))
+        with ExitStack() as claims:
+            for step in sorted(steps, key=lambda step: step.key):
+                claims.enter_context(self._claim(step))
+            steps = [step for step in steps if not self.store.is_done(step.key)]
+            if steps:
+                finetune(steps, self.plan.study, self.placement, self.store, self._trained)
+
+    def _claim(self, step: Step) -> AbstractContextManager[None]:
+        return self.store.claim(step.key, lambda: self.listener.waiting(step))
+
+    def _trained(self, step: Step, event: Epoch | Outcome) -> None:
+        if isinstance(event, Outcome):
+            self._note(step, event)
+        else:
+            self.listener.epoch(step, event, self.plan.study.finetune.max_epochs)
 
     def ask_models(self) -> None:
         """Floor and ceiling answers and references, once a model and dose."""
-        groups: dict[str, list[Step]] = {}
-        for step in self._todo([*self.plan.asks, *self.plan.references]):
-            if not self._blocked(step):
-                source = step.inputs.get("finetune", step.inputs["model"])
-                groups.setdefault(source.key, []).append(step)
-        if not groups:
+        steps = [
+            step
+            for step in self._todo([*self.plan.asks, *self.plan.references])
+            if not self._blocked(step)
+        ]
+        if not steps:
             return
-        steps = {step.key: step for group in groups.values() for step in group}
         self.listener.stage("floor, ceiling and reference", len(steps))
-        share = cell_share(self.placement, len(groups))
-        for _ in range(self.placement.retries + 1):
-            lost = []
-            pairs = [(self._equipment(g[0], share), g) for g in groups.values()]
-            for outcome in run_groups(pairs, share):
+        by_key = {step.key: step for step in steps}
+        for attempt in range(self.placement.retries + 1):
+            groups = [
+                (self._state(group[0]), group) for group in _by_start(steps, together=not attempt)
+            ]
+            share = cell_share(self.placement, len(groups))
+            steps = []
+            for outcome in run_groups(self.plan.study, self.store, groups, share):
                 if outcome.retry:
-                    lost.append(steps[outcome.key])
+                    steps.append(by_key[outcome.key])
                 else:
-                    self._note(steps[outcome.key], outcome)
-            groups = {s.key: [s] for s in lost}
-            if not groups:
+                    self._note(by_key[outcome.key], outcome)
+            if not steps:
                 return
-        for step in lost:
+        for step in steps:
             self._give_up(step)
 
     def _note(self, step: Step, outcome: Outcome) -> None:
@@ -216,43 +210,22 @@ class _Runner:
         self.store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
         self.listener.finished(step, Outcome(step.key, False, 0.0, message))
 
-    def _equipment(self, step: Step, share: Share) -> Equipment:
+    def _state(self, step: Step) -> State:
         tuned = step.inputs.get("finetune")
-        shared = None
-        if tuned is not None:
-            shared = weights.put(self.store.folder(tuned.key) / "weights.safetensors")
-        return Equipment(
-            self.plan.study,
-            self.store,
-            share.device,
-            share.threads,
-            step.inputs["dataset"],
-            step.inputs["model"],
-            shared,
-        )
+        if tuned is None:
+            return State(step.inputs["model"], step.inputs["model"].key, None)
+        path = self.store.folder(tuned.key) / "weights.safetensors"
+        return State(step.inputs["model"], tuned.key, weights.put(path))
 
     def run_cells(self) -> None:
-        """The grid, one Tuner a model, dose and seed, so that its weights are in memory once."""
-        groups: dict[str, list[Step]] = {}
-        todo = self._todo(self.plan.cells)
-        for step in todo:
-            if self._blocked(step):
-                continue
-            groups.setdefault(step.inputs["finetune"].key, []).append(step)
-        steps = [step for group in groups.values() for step in group]
+        """The grid: as many models and doses to a Tuner as fit into the object store."""
+        steps = [step for step in self._todo(self.plan.cells) if not self._blocked(step)]
         if not steps:
             return
         self.listener.stage("cells", len(steps))
         stopper = _FirstFailures(self.placement.stop_if_first_fail)
-        for group in groups.values():
-            self._run_group(group, stopper)
-            if stopper.stopped:
-                return
-
-    def _run_group(self, group: Sequence[Step], stopper: _FirstFailures) -> None:
-        share = cell_share(self.placement, len(group))
-        equipment = self._equipment(group[0], share)
-        tries = {step.key: 0 for step in group}
+        tries = dict.fromkeys((step.key for step in steps), 0)
+        by_key = {step.key: step for step in steps}
         seen: set[str] = set()
 
         def on_outcome(outcome: Outcome) -> bool:
@@ -262,21 +235,48 @@ class _Runner:
             self._note(by_key[outcome.key], outcome)
             return stopper.note(outcome.done)
 
-        by_key = {step.key: step for step in group}
-        left = list(group)
-        while left and not stopper.stopped:
-            for chunk in _chunks(left, self.placement.trials_per_tuner):
+        while steps and not stopper.stopped:
+            for groups in self._tuners(steps):
+                pairs = [(state, step) for state, group in groups for step in group]
+                share = cell_share(self.placement, len(pairs))
                 scratch = self.store.work(f"tune-{os.getpid()}")
-                run_cells(equipment, chunk, share, scratch, on_outcome)
+                run_cells(self.plan.study, self.store, pairs, share, scratch, on_outcome)
                 if stopper.stopped:
-                    break
-            left = [step for step in left if step.key not in seen]
-            for step in left:
+                    return
+            steps = [step for step in steps if step.key not in seen]
+            for step in steps:
                 tries[step.key] += 1
-                if tries[step.key] > self.placement.retries and not stopper.stopped:
+                if tries[step.key] > self.placement.retries:
                     self._give_up(step)
-                    seen.add(step.key)
-            left = [step for step in left if step.key not in seen]
+            steps = [step for step in steps if tries[step.key] <= self.placement.retries]
+
+    def _tuners(self, steps: Sequence[Step]) -> Iterator[list[tuple[State, list[Step]]]]:
+        """Groups of one start each; those of a Tuner are few enough, and their weights fit."""
+        room = object_store_bytes() * OBJECT_STORE_SHARE
+        chosen: list[tuple[State, list[Step]]] = []
+        count, size = 0, 0
+        for whole in _by_start(steps):
+            tuned = self.store.folder(whole[0].inputs["finetune"].key)
+            more = (tuned / "weights.safetensors").stat().st_size
+            for start in range(0, len(whole), self.placement.trials_per_tuner):
+                group = whole[start : start + self.placement.trials_per_tuner]
+                full = count + len(group) > self.placement.trials_per_tuner or size + more > room
+                if chosen and full:
+                    yield chosen
+                    chosen, count, size = [], 0, 0
+                chosen.append((self._state(group[0]), group))
+                count, size = count + len(group), size + more
+        if chosen:
+            yield chosen
+
+
+def _by_start(steps: Sequence[Step], together: bool = True) -> list[list[Step]]:
+    """Steps that start from the same weights; each alone if not `together`."""
+    groups: dict[str, list[Step]] = {}
+    for step in steps:
+        start = step.inputs.get("finetune", step.inputs["model"])
+        groups.setdefault(start.key if together else step.key, []).append(step)
+    return list(groups.values())
 
 
 class _FirstFailures:
@@ -296,11 +296,6 @@ class _FirstFailures:
         self.any_done |= done
         self.failed += not done
         return not self.stopped
-
-
-def _chunks(steps: Sequence[Step], size: int) -> Iterator[Sequence[Step]]:
-    for start in range(0, len(steps), size):
-        yield steps[start : start + size]
 
 
 def available_memory() -> int:

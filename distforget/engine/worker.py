@@ -20,7 +20,7 @@ from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.methods import resolve
-from distforget.plan import Step
+from distforget.plan import Step, make_plan
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
@@ -40,58 +40,67 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Equipment:
-    """What all steps of one model and dose need; goes to each worker once."""
+class Device:
+    """Where a worker computes."""
 
-    study: Study
-    store: Store
-    device: str
+    name: str
     threads: int
-    dataset: Step
+
+
+@dataclass(frozen=True)
+class State:
+    """Weights that steps start from: a base model, or one fine-tuned."""
+
     model: Step
-    weights: ray.ObjectRef | None
-    """Fine-tuned weights in the object store; None: the base model."""
+    key: str
+    """Of the step that made the weights."""
+    weights: ray.ObjectRef[Any] | None
+    """Fine-tuned weights in the object store; None: the base model's own."""
 
 
 class Worker:
     """One model in memory; the weights of a step are put back at its start."""
 
-    def __init__(self, equipment: Equipment) -> None:
-        self.equipment = equipment
-        torch.set_num_threads(equipment.threads)
+    def __init__(self, study: Study, store: Store, device: Device) -> None:
+        self.study, self.store, self.device = study, store, device
+        self.state: State | None = None
+        torch.set_num_threads(device.threads)
 
     @cached_property
     def samples(self) -> pa.Table:
         """The dataset."""
-        return read_samples(self.equipment.dataset, self.equipment.store)
+        return read_samples(make_plan(self.study).dataset, self.store)
 
-    @cached_property
-    def learner(self) -> Learner:
-        """The model, loaded once."""
-        e = self.equipment
-        model = next(m for m in e.study.models if m.name == e.model.about["model"])
-        folder = model_folder(e.model, e.store)
-        found: Learner = track(e.study.track).open_learner(folder, e.study, model, e.device)
-        return found
+    def _take(self, state: State) -> None:
+        """Have the state's model in memory and its weights at hand."""
+        if self.state is not None and self.state.key == state.key:
+            return
+        other_model = self.state is None or self.state.model.key != state.model.key
+        if other_model or state.weights is None:
+            model = next(m for m in self.study.models if m.name == state.model.about["model"])
+            folder = model_folder(state.model, self.store)
+            self.learner: Learner = track(self.study.track).open_learner(
+                folder, self.study, model, self.device.name
+            )
+        self.start: Mapping[str, torch.Tensor] = (
+            {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
+            if state.weights is None
+            else weights.get(state.weights)
+        )
+        self.state = state
 
-    @cached_property
-    def start(self) -> Mapping[str, torch.Tensor]:
-        """theta_0 of every step: shared with the other workers, never written to."""
-        if self.equipment.weights is not None:
-            return weights.get(self.equipment.weights)
-        return {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
-
-    def run(self, step: Step) -> Outcome:
+    def run(self, state: State, step: Step) -> Outcome:
         """Do a step and commit it; an error becomes an attempt in the store, never an exception."""
-        store, began = self.equipment.store, time.monotonic()
+        store, began = self.store, time.monotonic()
         if store.is_done(step.key):
             return Outcome(step.key, True, 0.0)
         work = {"ask": self._ask, "reference": self._reference, "cell": self._cell}[step.stage]
         try:
+            self._take(state)
             fill = work(step)
             seconds = time.monotonic() - began
-            store.commit(step, fill, device=self.equipment.device, seconds=seconds)
-        except Exception as error:  # noqa: BLE001 # the one place where a step's error becomes a row
+            store.commit(step, fill, device=self.device.name, seconds=seconds)
+        except Exception as error:  # the one place where a step's error becomes a row
             store.record_attempt(
                 step,
                 "failed",
@@ -106,7 +115,7 @@ class Worker:
         return Outcome(step.key, True, seconds)
 
     def _ask(self, step: Step) -> Callable[[Path], None]:
-        study = self.equipment.study
+        study = self.study
         restore(self.learner.module, self.start)
         asked = selection.asked_rows(self.samples, range(1, study.unlearn_targets + 1), study)
         tables = cell.ask(self.learner, asked, identity(step, study))
@@ -119,17 +128,17 @@ class Worker:
         return lambda folder: save_file(found, folder / "reference.safetensors")
 
     def _retain(self, step: Step) -> tuple[Any, list[list[int]]]:
-        study = self.equipment.study
+        study = self.study
         rows = selection.retain_rows(self.samples, step.about["dose"], step.about["seed"], study)
         batches = selection.retain_batches(len(rows), study.unlearn.retain_batch_size)
         return self.learner.encode(rows), batches
 
     def _cell(self, step: Step) -> Callable[[Path], None]:
-        study, about = self.equipment.study, step.about
+        study, about = self.study, step.about
         choice = next(m for m in study.methods if m.name == about["method"])
         retain = None
         if "reference" in step.inputs:
-            folder = self.equipment.store.folder(step.inputs["reference"].key)
+            folder = self.store.folder(step.inputs["reference"].key)
             reference = load_file(folder / "reference.safetensors")
             retain = RetainBatches(*self._retain(step), reference)
         what = cell.Cell(study, resolve(choice), about["unlearned"], about["dose"], about["seed"])
@@ -140,7 +149,7 @@ class Worker:
             "cell": "/".join(str(v) for v in about.values()),
             "key": step.key,
             "state": "done",
-            "attempts": len(self.equipment.store.attempts(step.key)),
+            "attempts": len(self.store.attempts(step.key)),
             **outcome,
         }
         tables["cells"] = schemas.from_rows("cells", [row])

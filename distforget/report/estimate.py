@@ -12,6 +12,7 @@ from distforget.plan import TRAINING_COPIES, Plan, Step
 from distforget.report.terminal import duration
 from distforget.store import Store
 
+
 def seconds_left(plan: Plan, store: Store) -> tuple[float | None, list[str]]:
     """Sum over steps left of the median time of the stage's results so far; and stages without any.
 

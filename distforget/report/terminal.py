@@ -125,7 +125,9 @@ def print_why(step: Step, store: Store, console: Console) -> None:
         console.print(f"{step.title} is not done; there is no result of this stage to compare with")
         return
     key, differences = nearest
-    table = Table(title=f"{step.title} is not done; nearest result: {key[:12]}", title_justify="left")
+    table = Table(
+        title=f"{step.title} is not done; nearest result: {key[:12]}", title_justify="left"
+    )
     for name in ("field", "there", "here"):
         table.add_column(name, overflow="fold")
     for field, there, here in differences:

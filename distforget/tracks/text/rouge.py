@@ -7,15 +7,10 @@ counted in one sort, and rapidfuzz finds the longest common subsequences.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow ships no types
 from numpy.typing import NDArray
-from rapidfuzz.distance import LCSseq
-from rapidfuzz.process import cpdist
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
