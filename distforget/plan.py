@@ -180,7 +180,7 @@ def make_plan(study: Study) -> Plan:
     return Plan(
         study,
         dataset,
-        *map(tuple, (models, finetunes, references, asks, cells)),  # type: ignore[arg-type] # each list is of Steps
+        *map(tuple, (models, finetunes, references, asks, cells)),
     )
 
 
@@ -189,7 +189,8 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
     if model.path.startswith("builtin:"):
         if model.path not in BUILTIN_MODELS:
             raise UsageError(
-                f"models.{model.name}.path: unknown {model.path!r}; known: {', '.join(BUILTIN_MODELS)}"
+                f"models.{model.name}.path: unknown {model.path!r}; "
+                f"known: {', '.join(BUILTIN_MODELS)}"
             )
         package, file = BUILTIN_MODELS[model.path]
         try:
@@ -212,8 +213,8 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
         )
     if not list(folder.glob("*.safetensors")):
         raise UsageError(
-            f"models.{model.name}.path: {folder} has no .safetensors weights; other formats are not "
-            "read, since loading them can run code: convert with save_pretrained first"
+            f"models.{model.name}.path: {folder} has no .safetensors weights; other formats are "
+            "not read, since loading them can run code: convert with save_pretrained first"
         )
     files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".txt")]
     return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}

@@ -1,6 +1,6 @@
 """What is asked (Study) and where it runs (Placement); knows nothing of how either is carried out.
 
-Every field of a Study decides a result and takes part in content keys; no field of a Placement does.
+Every field of a Study decides a result and takes part in content keys; none of a Placement does.
 Fields hold scalars, tuples and frozen models only, so that a Study has exactly one canonical form.
 """
 
@@ -223,7 +223,7 @@ def generator_seed(study_seed: int, *about: str | int) -> int:
 
 
 def rng(study_seed: int, *about: str | int) -> np.random.Generator:
-    """A numpy generator seeded by :func:`generator_seed`: equal draws wherever the topic is equal."""
+    """A generator seeded by :func:`generator_seed`: equal draws wherever the topic is equal."""
     return np.random.Generator(np.random.PCG64(generator_seed(study_seed, *about)))
 
 

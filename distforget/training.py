@@ -226,7 +226,7 @@ class Finetuning:
         return micro_batch_count(self.config, self.stepper.world)
 
     def run(self, history: Sequence[Epoch] = ()) -> Iterator[Epoch]:
-        """Train on, epoch by epoch, after the epochs of `history`; the last one says why it stopped.
+        """Train on after the epochs of `history`; the last epoch says why it stopped.
 
         Raises:
             FloatingPointError: the loss or the gradient is not finite.

@@ -116,7 +116,11 @@ def compare(scores: pa.Table, metric: str) -> pa.Table:
                 }
             )
         )
-    rows = [row for part in parts for row in part.to_dict("records")]
+    rows = [
+        {str(name): value for name, value in row.items()}
+        for part in parts
+        for row in part.to_dict("records")
+    ]
     return schemas.from_rows("comparisons", rows)
 
 

@@ -23,12 +23,14 @@ class Verdict:
     agree: int
     n: int
     planned: int
+    unchanged: bool
+    """Not one target's score differs."""
 
     @property
     def word(self) -> str:
-        """Whether most targets go the paper's way; n = 0 decides nothing."""
-        if self.n == 0:
-            return "no data"
+        """Whether most targets go the paper's way."""
+        if self.unchanged:
+            return "no change"
         share = self.agree / self.n
         return "agrees" if share > 0.5 else "disagrees" if share < 0.5 else "split"
 
@@ -59,6 +61,7 @@ def verdicts(comparisons: pa.Table, planned: int) -> list[Verdict]:
                     int(group["agrees"].sum()),
                     len(group),
                     planned,
+                    bool((group["difference"] == 0).all()),
                 )
             )
     return found

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -45,15 +46,24 @@ def cores(placement: Placement) -> int:
     return placement.cpus or len(os.sched_getaffinity(0))
 
 
+def cluster_address(placement: Placement) -> str:
+    """The Ray cluster to join: as asked for, or the one whose job this is; empty: start one."""
+    return placement.address or os.environ.get("RAY_ADDRESS", "")
+
+
 @contextmanager
 def connected(placement: Placement) -> Iterator[None]:
-    """A Ray cluster for the duration: the one at `address` (or the job's), else one of this process.
+    """A Ray cluster for the duration: the one at `address`, the job's, or one of this process.
 
     Raises:
         UsageError: nothing answers at the address.
     """
-    address = placement.address or os.environ.get("RAY_ADDRESS", "")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    address = cluster_address(placement)
+    quiet: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "ignore_reinit_error": True,
+    }
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     owned = not ray.is_initialized()
     if owned and address:
@@ -61,8 +71,8 @@ def connected(placement: Placement) -> Iterator[None]:
             ray.init(address, **quiet)
         except ConnectionError as error:
             raise UsageError(
-                f"address: no Ray cluster answers at {address!r}; start one with `ray start --head` "
-                "or leave --address away to run on this machine"
+                f"address: no Ray cluster answers at {address!r}; start one with "
+                "`ray start --head` or leave --address away to run on this machine"
             ) from error
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
@@ -83,13 +93,19 @@ def _quieten() -> None:
     context.enable_progress_bars = False
 
 
+def resources() -> dict[str, float]:
+    """What the cluster has, by Ray's names."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's gap
+    return found
+
+
 def uses_gpu(placement: Placement) -> bool:
     """Whether workers run on GPUs.
 
     Raises:
         UsageError: GPUs are asked for and there are none.
     """
-    available = ray.cluster_resources().get("GPU", 0) > 0
+    available = resources().get("GPU", 0) > 0
     if placement.device == "cuda" and not available:
         raise UsageError("device: 'cuda' is asked for, but the cluster has no GPU; use auto or cpu")
     return available and placement.device != "cpu"
@@ -98,14 +114,14 @@ def uses_gpu(placement: Placement) -> bool:
 def cell_share(placement: Placement, steps: int) -> Share:
     """What each of the workers that run `steps` steps side by side gets."""
     if uses_gpu(placement):
-        gpus = int(ray.cluster_resources()["GPU"])
+        gpus = int(resources()["GPU"])
         workers = placement.cell_workers or gpus * placement.cells_per_device
         return Share("cuda", 1, 1 / placement.cells_per_device, 4, max(1, min(workers, steps)))
-    total = cores(placement) if not placement.address else int(ray.cluster_resources()["CPU"])
+    total = int(resources()["CPU"]) if cluster_address(placement) else cores(placement)
     workers = max(1, min(placement.cell_workers or total, steps))
     return Share("cpu", 1, 0, max(1, total // workers), workers)
 
 
 def object_store_bytes() -> float:
     """Size of the cluster's object store."""
-    return float(ray.cluster_resources().get("object_store_memory", 0.0))
+    return resources().get("object_store_memory", 0.0)

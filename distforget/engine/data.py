@@ -1,4 +1,4 @@
-"""Builds the similarity-entailed dataset with Ray Data: one task a shard, each writes its own file."""
+"""Builds the similarity-entailed dataset with Ray Data: a task writes a shard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ ROWS_PER_SHARD = 50_000
 """Fixed, so that files are the same however many workers there are."""
 
 
-def build_dataset(step: Step, study: Study, store: Store, workers: int | None = None) -> None:
+def build_dataset(
+    step: Step,
+    study: Study,
+    store: Store,
+    workers: int | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+) -> None:
     """Commit the dataset step: folder `samples/` of Parquet shards in the order of sample_id.
+
+    Args:
+        workers: tasks at once; None leaves it to Ray.
 
     Raises:
         UsageError: a row of the source is bad, or there are too few.
@@ -29,16 +38,16 @@ def build_dataset(step: Step, study: Study, store: Store, workers: int | None = 
     total = source.total_rows(study.dataset) if table is None else len(table)
     if total == 0:
         raise UsageError("dataset: it has no rows; raise dataset.targets or dataset.others")
-    shards = -(-total // ROWS_PER_SHARD)
+    shards = -(-total // rows_per_shard)
     shared = None if table is None else ray.put(table)
 
     def fill(folder: Path) -> None:
         (folder / "samples").mkdir()
 
-        def write_shard(batch: dict[str, Any]) -> dict[str, Any]:
+        def write_shard(batch: Any) -> Any:
             for shard in batch["id"]:
-                first = int(shard) * ROWS_PER_SHARD
-                last = min(first + ROWS_PER_SHARD, total)
+                first = int(shard) * rows_per_shard
+                last = min(first + rows_per_shard, total)
                 if shared is None:
                     rows = source.make_rows(range(first, last), study.dataset, study.seed)
                 else:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from distforget import schemas, selection
 from distforget.engine import weights
-from distforget.engine.cluster import cores, uses_gpu
+from distforget.engine.cluster import cluster_address, cores, uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
 from distforget.engine.worker import Outcome
@@ -63,7 +63,9 @@ def finetune(
         on_event: told of each epoch, and of each step's outcome.
     """
     on_gpu = uses_gpu(placement)
-    threads = max(1, cores(placement) // placement.train_workers)
+    # On a cluster, nodes differ from this machine: a worker there counts its own cores (0).
+    on_cluster = bool(cluster_address(placement))
+    threads = 0 if on_cluster else max(1, cores(placement) // placement.train_workers)
     job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
     scratch = store.work(f"train-{os.getpid()}")
     trainer = TorchTrainer(
@@ -141,7 +143,7 @@ def _following(
 def _train_all(config: dict[str, Any]) -> None:
     """Runs in each training worker: the steps that are not done, one after the other."""
     job: Job = config["job"]
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(job.threads or len(os.sched_getaffinity(0)))
     shard = ray.train.get_dataset_shard("train")
     blocks = list(shard.iter_batches(batch_format="pyarrow", batch_size=None))
     samples = schemas.check(pa.concat_tables(blocks), "samples", "training data")

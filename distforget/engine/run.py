@@ -141,16 +141,10 @@ class _Runner:
         share = cell_share(self.placement, len(self.plan.cells))
         if share.device != "cpu":
             return
+        workers = max(share.workers, self.placement.train_workers)
         for step in self.plan.models:
             size = weight_bytes(step, self.store)
-            workers = max(share.workers, self.placement.train_workers)
-            needed, free = size * TRAINING_COPIES * workers, available_memory()
-            if needed > free:
-                raise UsageError(
-                    f"memory: {workers} cells of {step.about['model']} at once need "
-                    f"{needed / 2**30:.1f} GiB (weights, gradients, AdamW), {free / 2**30:.1f} GiB are "
-                    "free; lower --cell-workers or use a smaller model"
-                )
+            check_memory(step.about["model"], size, workers, available_memory())
 
     def finetune_models(self) -> None:
         """All training runs in one group of workers; one that fails blocks only its own cells."""
@@ -211,11 +205,12 @@ class _Runner:
         self.listener.finished(step, Outcome(step.key, False, 0.0, message))
 
     def _state(self, step: Step) -> State:
+        dataset, model = step.inputs["dataset"], step.inputs["model"]
         tuned = step.inputs.get("finetune")
         if tuned is None:
-            return State(step.inputs["model"], step.inputs["model"].key, None)
+            return State(dataset, model, model.key, None)
         path = self.store.folder(tuned.key) / "weights.safetensors"
-        return State(step.inputs["model"], tuned.key, weights.put(path))
+        return State(dataset, model, tuned.key, weights.put(path))
 
     def run_cells(self) -> None:
         """The grid: as many models and doses to a Tuner as fit into the object store."""
@@ -296,6 +291,21 @@ class _FirstFailures:
         self.any_done |= done
         self.failed += not done
         return not self.stopped
+
+
+def check_memory(model: str, weight_bytes: int, workers: int, free: int) -> None:
+    """Whether cells (or training workers) side by side fit into `free` bytes.
+
+    Raises:
+        UsageError: they do not.
+    """
+    needed = weight_bytes * TRAINING_COPIES * workers
+    if needed > free:
+        raise UsageError(
+            f"memory: {workers} cells of {model} at once need {needed / 2**30:.1f} GiB (weights, "
+            f"gradients, AdamW), {free / 2**30:.1f} GiB are free; lower --cell-workers or use a "
+            "smaller model"
+        )
 
 
 def available_memory() -> int:

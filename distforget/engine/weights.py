@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class SharedTensor:
-    """A tensor's bytes as a numpy array (which Ray shares), and its dtype (numpy lacks bfloat16)."""
+    """A tensor's bytes as a numpy array, which Ray shares, and its dtype: numpy lacks bfloat16."""
 
     bytes: np.ndarray
     dtype: str
@@ -33,7 +34,7 @@ def save(weights: Mapping[str, Tensor], path: Path) -> None:
     save_file({name: t.contiguous().cpu() for name, t in weights.items()}, path)
 
 
-def put(path: Path) -> ray.ObjectRef:
+def put(path: Path) -> ray.ObjectRef[Any]:
     """Put a weights file into the object store, for workers to share."""
     return ray.put(
         {
@@ -45,7 +46,7 @@ def put(path: Path) -> ray.ObjectRef:
     )
 
 
-def get(reference: ray.ObjectRef) -> dict[str, Tensor]:
+def get(reference: ray.ObjectRef[Any]) -> dict[str, Tensor]:
     """The shared weights as read-only tensors: never write to them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.methods import resolve
-from distforget.plan import Step, make_plan
+from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
@@ -51,6 +50,7 @@ class Device:
 class State:
     """Weights that steps start from: a base model, or one fine-tuned."""
 
+    dataset: Step
     model: Step
     key: str
     """Of the step that made the weights."""
@@ -66,15 +66,12 @@ class Worker:
         self.state: State | None = None
         torch.set_num_threads(device.threads)
 
-    @cached_property
-    def samples(self) -> pa.Table:
-        """The dataset."""
-        return read_samples(make_plan(self.study).dataset, self.store)
-
     def _take(self, state: State) -> None:
         """Have the state's model in memory and its weights at hand."""
         if self.state is not None and self.state.key == state.key:
             return
+        if self.state is None:
+            self.samples = read_samples(state.dataset, self.store)
         other_model = self.state is None or self.state.model.key != state.model.key
         if other_model or state.weights is None:
             model = next(m for m in self.study.models if m.name == state.model.about["model"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from distforget.study import MethodChoice, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-REGULARISERS = {
+REGULARISERS: dict[str, Callable[[Terms], Tensor | None]] = {
     "": lambda terms: None,
     "KLN": lambda terms: terms.retain_kl(),
     "GDN": lambda terms: terms.retain_nll(),

@@ -1,4 +1,4 @@
-"""Estimates the time and memory of what a plan has left, from results of the same kind in the store."""
+"""Estimates time and memory of what a plan has left, from the store's results of the same kind."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
             size = weight_bytes(step, store) / 2**30
             states = len(plan.finetunes) // len(plan.models)
             console.print(
-                f"{step.about['model']}: {size:.2f} GiB of weights; {size * TRAINING_COPIES:.1f} GiB "
-                f"of memory a training or cell worker; {size * states:.1f} GiB of disk for "
-                f"{states} fine-tuned states"
+                f"{step.about['model']}: {size:.2f} GiB of weights; "
+                f"{size * TRAINING_COPIES:.1f} GiB of memory a training or cell worker; "
+                f"{size * states:.1f} GiB of disk for {states} fine-tuned states"
             )
         else:
             console.print(f"{step.about['model']}: size unknown until the model is fetched")

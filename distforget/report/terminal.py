@@ -142,8 +142,7 @@ def print_verdicts(
     table = Table(
         title=f"verdicts: knowledge memorisation KM = {metric}",
         caption="difference = after unlearning minus what it is compared with, mean over targets; "
-        "agree = targets that go the way the paper claims (SPEC section 7); n of N = cells compared "
-        "of cells planned",
+        "agree = targets that go the way the paper claims; n of N = cells compared of planned",
         title_justify="left",
         caption_justify="left",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ from distforget.study import PromptConfig, UsageError
 
 @dataclass(frozen=True)
 class TextExamples:
-    """Prompt and answer tokens of samples, kept flat: row i is tokens[offsets[i]:offsets[i + 1]]."""
+    """Tokens of samples, kept flat: row i is tokens[offsets[i] : offsets[i + 1]]."""
 
     tokens: np.ndarray
     offsets: np.ndarray
@@ -31,7 +32,8 @@ class TextExamples:
     @property
     def answer_sizes(self) -> np.ndarray:
         """(N,) answer tokens of each row, the end-of-answer token included."""
-        return self.sizes - self.prompt_sizes
+        sizes: np.ndarray = self.sizes - self.prompt_sizes
+        return sizes
 
     def row(self, index: int) -> np.ndarray:
         """(T,) tokens of one row."""
@@ -56,7 +58,8 @@ class Encoder:
         has_template = bool(getattr(tokenizer, "chat_template", None))
         if prompt.style == "chat" and not has_template:
             raise UsageError(
-                "prompt.style is 'chat', but the tokenizer has no chat template; use 'auto' or 'plain'"
+                "prompt.style is 'chat', but the tokenizer has no chat template; "
+                "use 'auto' or 'plain'"
             )
         self.uses_chat = has_template and prompt.style != "plain"
 
@@ -70,8 +73,11 @@ class Encoder:
             [{"role": role, "content": text} for role, text in [*system, ("user", question)]]
             for question in questions
         ]
-        texts = self.tokenizer.apply_chat_template(
-            conversations, add_generation_prompt=True, tokenize=False
+        texts = cast(
+            list[str],
+            self.tokenizer.apply_chat_template(
+                conversations, add_generation_prompt=True, tokenize=False
+            ),
         )
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return] # untyped
 

@@ -15,7 +15,7 @@ from distforget import losses
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, RetainBatches
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
-from distforget.tracks.text.rouge_tmp import rouge_scores
+from distforget.tracks.text.rouge import rouge_scores
 
 
 class TextLearner:
@@ -105,7 +105,7 @@ class TextLearner:
             )
             for index, row in zip(rows, output[:, width:].tolist(), strict=True):
                 end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else None
-                texts[index] = tokenizer.decode(row[:end], skip_special_tokens=True).strip()
+                texts[index] = str(tokenizer.decode(row[:end], skip_special_tokens=True)).strip()
                 sizes[index] = len(row) if end is None else end + 1
         return texts, sizes
 
@@ -132,7 +132,7 @@ class TextTermsOfStep:
 
 
 class TextTerms:
-    """Implements `methods.base.Terms`: one forward pass for the target, one for the retain batch."""
+    """Implements `methods.base.Terms`: a forward pass for the target, one for the retain batch."""
 
     def __init__(self, shared: TextTermsOfStep, step: int) -> None:
         self.shared = shared

@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,8 +21,8 @@ from transformers.utils import logging
 
 from distforget.study import UsageError
 
-logging.set_verbosity_error()
-logging.disable_progress_bar()
+logging.set_verbosity_error()  # type: ignore[no-untyped-call] # untyped in transformers
+logging.disable_progress_bar()  # type: ignore[no-untyped-call] # untyped in transformers
 
 WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
@@ -36,8 +38,8 @@ def materialise(origin: Mapping[str, Any], folder: Path) -> Path:
     """
     if "package" in origin:
         spec = importlib.util.find_spec(origin["package"].replace("-", "_"))
-        assert spec is not None and spec.origin is not None  # the plan asked for its version
-        _convert_gguf(Path(spec.origin).parent, origin["file"], folder)
+        assert spec is not None  # the plan asked for the package's version
+        _convert_gguf(Path(str(spec.origin)).parent, origin["file"], folder)
         return folder
     if "hub" in origin:
         return _download(origin["hub"], origin["revision"])
@@ -91,7 +93,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer.padding_side = "left"
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return] # transformers' auto classes are untyped
+    found: PreTrainedTokenizerBase = tokenizer
+    return found
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -104,13 +107,15 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(
             f"{folder}: cannot read the model: {_line(error)}; give a folder written by "
             "save_pretrained with safetensors"
         ) from error
-    model.generation_config.pad_token_id = None
-    return model.to(device).eval()  # type: ignore[no-any-return] # untyped auto class
+    module: nn.Module = model
+    module.to(device)
+    module.train(False)
+    return cast(PreTrainedModel, module)
 
 
 def _line(error: BaseException) -> str:

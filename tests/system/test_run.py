@@ -1,0 +1,101 @@
+"""A study from start to end on real Ray: what it leaves behind, and that nothing is done twice."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from distforget import schemas
+from tests.conftest import study_content, write_study
+from tests.system.conftest import Undisturbed, run
+
+CELLS = 2 * 2 * 2
+KEYS = ["phase", "dose", "method", "unlearned", "sample_id", "metric"]
+
+
+def scores_of(tables: Path) -> pd.DataFrame:
+    frame = pd.read_parquet(tables / "scores.parquet")
+    return frame.sort_values(KEYS).reset_index(drop=True)
+
+
+def test_every_cell_once_and_done(undisturbed: Undisturbed) -> None:
+    cells = pd.read_parquet(undisturbed.tables / "cells.parquet")
+    assert len(cells) == CELLS
+    assert cells["cell"].is_unique
+    assert set(cells["state"]) == {"done"}
+
+
+def test_every_documented_column_is_written_and_every_written_one_documented(
+    undisturbed: Undisturbed,
+) -> None:
+    for table in schemas.tables():
+        written = pq.read_schema(undisturbed.tables / f"{table}.parquet")
+        assert written.names == list(schemas.describe(table).columns), table
+        rows = pq.read_table(undisturbed.tables / f"{table}.parquet")
+        assert len(rows) > 0, table
+
+
+def test_floor_and_ceiling_are_asked_once_a_model_and_dose(undisturbed: Undisturbed) -> None:
+    answers = pd.read_parquet(undisturbed.tables / "answers.parquet")
+    asked = 2 * (1 + 3) + 2
+    assert (answers["phase"] == "pre_finetune").sum() == asked
+    assert (answers["phase"] == "pre_unlearn").sum() == 2 * asked
+    assert (answers["phase"] == "post_unlearn").sum() == CELLS * (1 + 3 + 2)
+
+
+def test_similar_samples_are_asked_at_dose_0_too(undisturbed: Undisturbed) -> None:
+    scores = scores_of(undisturbed.tables)
+    at_0 = scores[(scores["dose"] == 0) & (scores["phase"] == "post_unlearn")]
+    assert (at_0["role"] == "similar").any()
+
+
+def test_comparisons_hold_the_three_experiments(undisturbed: Undisturbed) -> None:
+    found = pd.read_parquet(undisturbed.tables / "comparisons.parquet")
+    assert set(found["experiment"]) == {"E3", "E4", "E5"}
+    assert len(found) == 7 * 2 * 2
+    assert "verdict" in undisturbed.output
+
+
+def test_a_second_start_computes_nothing(undisturbed: Undisturbed) -> None:
+    before = scores_of(undisturbed.tables)
+    began = time.monotonic()
+    again = run("run", str(undisturbed.study), "--store", str(undisturbed.store))
+    assert again.process.returncode == 0, again.text
+    assert "0 steps computed now" in again.text
+    assert time.monotonic() - began < 40
+    pd.testing.assert_frame_equal(scores_of(undisturbed.tables), before)
+
+
+def test_a_failed_cell_is_a_row_and_is_tried_again_when_asked(
+    undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed.store, store)
+    for manifest in list((store / "done").glob("*/manifest.json")):
+        if '"stage": "cell"' in manifest.read_text():
+            shutil.rmtree(manifest.parent)
+    references = list((store / "done").glob("*/reference.safetensors"))
+    intact = {path: path.read_bytes() for path in references}
+    for path in references:
+        path.write_bytes(b"not safetensors")
+    study = write_study(tmp_path / "tiny.yaml", study_content(tiny_model, doses=[0]))
+
+    broken = run("run", str(study), "--store", str(store))
+    assert broken.process.returncode == 1, broken.text
+    cells = pd.read_parquet(store / "studies/tiny/cells.parquet").set_index("method")
+    assert set(cells.loc["TV", "state"]) == {"done"}
+    assert set(cells.loc["GA_KLN", "state"]) == {"failed"}
+    assert cells.loc["GA_KLN", "error_traceback"].str.contains("Traceback").all()
+    assert cells.loc["GA_KLN", "error_class"].notna().all()
+
+    for path, content in intact.items():
+        path.write_bytes(content)
+    mended = run("run", str(study), "--store", str(store), "--retry-failed")
+    assert mended.process.returncode == 0, mended.text
+    cells = pd.read_parquet(store / "studies/tiny/cells.parquet")
+    assert set(cells["state"]) == {"done"}
+    assert set(cells[cells["method"] == "GA_KLN"]["attempts"]) == {1}
