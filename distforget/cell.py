@@ -49,7 +49,8 @@ def unlearn(
 ) -> Unlearned:
     """Restore the weights `start` (theta_0), then unlearn the cell's target.
 
-    Divergence is an outcome: the weights before the step that diverged stay, and are asked.
+    Divergence is an outcome: the weights reached are asked all the same. A step whose gradient is
+    not finite leaves them as they were before it.
     """
     began = time.monotonic()
     restore(learner.module, start)

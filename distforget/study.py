@@ -177,6 +177,11 @@ class Study(Frozen):
             doubled = sorted({n for n in names if names.count(n) > 1})
             if doubled:
                 raise ValueError(f"{kind} names {doubled[0]!r} twice; each may appear once")
+        if 0 in self.dose_numbers() and not self.dataset.others:
+            raise ValueError(
+                "dose 0 with dataset.others 0 leaves no sample to retain; raise dataset.others or "
+                "leave dose 0 out of doses"
+            )
         too_high = [d for d in self.dose_numbers() if d > self.dataset.similar_per_target]
         if too_high:
             raise ValueError(

@@ -67,6 +67,8 @@ class TorchStepper:
         self.optimiser = torch.optim.AdamW(
             self.parameters, lr=0.0, weight_decay=weight_decay, fused=True
         )
+        # What failed in a backward pass before left a part of its gradient in the module.
+        self.optimiser.zero_grad(set_to_none=True)
 
     def backward(self, share: Tensor) -> None:
         """See `Stepper`."""
@@ -119,7 +121,8 @@ class TorchStepper:
             parameter.copy_(state[f"weight/{name}"])
             if f"exp_avg/{name}" in state:
                 self.optimiser.state[parameter] = {
-                    "step": state["step"].reshape(()).to(parameter.device),
+                    # A copy each: fused AdamW counts in place.
+                    "step": state["step"].reshape(()).to(parameter.device, copy=True),
                     "exp_avg": state[f"exp_avg/{name}"].to(parameter),
                     "exp_avg_sq": state[f"exp_avg_sq/{name}"].to(parameter),
                 }

@@ -19,7 +19,7 @@ CHAT_TEMPLATE = (
 
 
 def make_tiny_model(folder: Path, architecture: str = "llama", chat: bool = True) -> Path:
-    """A model of some ten thousand weights, with a byte-level tokenizer, as save_pretrained writes."""
+    """A model of ten thousand weights with a byte-level tokenizer, as save_pretrained writes it."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
@@ -102,3 +102,11 @@ def write_study(path: Path, content: dict[str, Any]) -> Path:
     """A study as a YAML file."""
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tiny models are fastest on one thread, the more so on a busy machine."""
+    import torch
+
+    torch.set_num_threads(1)

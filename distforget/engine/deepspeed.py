@@ -61,6 +61,30 @@ class DeepSpeedStepper:
             ),
         )
 
+        self._prepare_moments()
+
+    @property
+    def _moments(self) -> Any:
+        """State of the wrapped AdamW, by flat partition."""
+        return self.engine.optimizer.optimizer.state
+
+    def _prepare_moments(self) -> None:
+        """Have moments of zero now: DeepSpeed makes them with the first step, too late to load."""
+        zero = self.engine.optimizer
+        if hasattr(zero, "fp32_partitioned_groups_flat"):
+            partitions = zero.fp32_partitioned_groups_flat
+        else:
+            partitions = zero.single_partition_of_fp32_groups
+        for partition in partitions:
+            self._moments[partition] = {m: torch.zeros_like(partition) for m in MOMENTS}
+        self._set_step(0.0)
+        if hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+            zero._lazy_init_hp_params_optimizer_state()
+
+    def _set_step(self, step: float) -> None:
+        for moments in self._moments.values():
+            moments["step"] = torch.tensor(step)
+
     def backward(self, share: Tensor) -> None:
         """See `Stepper`; DeepSpeed averages over workers and accumulation, shares add up."""
         self.engine.backward(share * self.world * self.micro_batches_per_step)
@@ -85,7 +109,8 @@ class DeepSpeedStepper:
 
     def state(self) -> dict[str, Tensor]:
         """See `Stepper`."""
-        found: dict[str, Tensor] = {"step": torch.tensor([float(self.engine.global_steps)])}
+        step = next(iter(self._moments.values()))["step"]
+        found: dict[str, Tensor] = {"step": step.reshape(1).float().cpu().clone()}
         for name, parameter in self._named():
             whole = {"weight": safe_get_full_fp32_param(parameter)}
             for moment in MOMENTS:
@@ -99,11 +124,12 @@ class DeepSpeedStepper:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Stepper`."""
         for name, parameter in self._named():
-            safe_set_full_fp32_param(parameter, state[f"weight/{name}"])
+            weight = state[f"weight/{name}"]
+            # Forward passes use a copy of their own (a shard of it in stage 3), made by each step.
+            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
+                parameter.copy_(weight)
+            safe_set_full_fp32_param(parameter, weight)
             for moment in MOMENTS:
                 if f"{moment}/{name}" in state:
                     safe_set_full_optimizer_state(parameter, state[f"{moment}/{name}"], moment)
-        inner = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
-        for moments in inner.state.values():
-            if "step" in moments:
-                moments["step"] = torch.as_tensor(float(state["step"]))
+        self._set_step(float(state["step"]))

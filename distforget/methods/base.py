@@ -47,8 +47,8 @@ class Terms(Protocol):
 class MethodConfig(Frozen):
     """Settings that every gradient method has. Defaults were found on SmolLM2 (see README)."""
 
-    learning_rate: float = Field(2e-5, gt=0, description="AdamW, constant")
-    steps: int = Field(8, ge=1, description="optimiser steps on the forget set")
+    learning_rate: float = Field(5e-5, gt=0, description="AdamW, constant")
+    steps: int = Field(5, ge=1, description="optimiser steps on the forget set")
     retain_weight: float = Field(1.0, ge=0, description="factor of the regulariser KLN or GDN")
     gradient_clip: float = Field(1.0, gt=0, description="norm the gradient is clipped to")
 

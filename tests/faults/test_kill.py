@@ -46,7 +46,7 @@ def kill_a_ray_worker(started: Run) -> None:
 def test_killed_and_started_again(
     undisturbed: Undisturbed, tmp_path: Path, moment: str, kill: Callable[[Run], None]
 ) -> None:
-    arguments = ("run", str(undisturbed.study), "--store", str(tmp_path))
+    arguments = ("run", str(undisturbed.study), "--store", str(tmp_path), "--checkpoint-seconds=0")
     first = start(*arguments)
     assert first.until(lambda line: moment in line), first.text
     kill(first)

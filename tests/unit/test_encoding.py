@@ -27,6 +27,8 @@ QUESTIONS = (
     "Was he?",
 )
 ANSWERS = ("In the town.", "He was born in 1950, in the town where the man was born.", "No", "Yes.")
+torch.set_num_threads(1)
+
 CHAT = {"llama": True, "gpt_neo": False, "opt": False}
 ARCHITECTURES = tuple(CHAT)
 
@@ -79,7 +81,9 @@ def batch_of(learner: TextLearner, rows: list[int]) -> TextBatch:
     return learner.encoder.batch(learner.encode(samples()), rows)
 
 
-def bare_answer_logprobs(learner: TextLearner, folder: Path, architecture: str) -> list[list[float]]:
+def bare_answer_logprobs(
+    learner: TextLearner, folder: Path, architecture: str
+) -> list[list[float]]:
     """log p of each answer token of each row: one full forward pass a row, without padding."""
     found = []
     for question, answer in zip(QUESTIONS, ANSWERS, strict=True):
@@ -100,7 +104,7 @@ def test_exactly_the_answer_and_its_end_are_learned(architecture: str, folders: 
     folder = folders(architecture)
     encoder = Encoder(load_tokenizer(folder), PromptConfig())
     batch = encoder.batch(encoder.encode(samples()), range(len(QUESTIONS)))
-    for row, (question, answer) in enumerate(zip(QUESTIONS, ANSWERS, strict=True)):
+    for row, answer in enumerate(ANSWERS):
         labels = batch.labels_BT[row]
         learned = [*token_ids(folder, answer), END_OF_ANSWER]
         assert labels[labels != -100].tolist() == learned

@@ -28,11 +28,10 @@ ALPHABET = (
     "aabcdeeixyz0189 \t\n\r\x00\x1c\x85\u00a0\u2028.,;:!?'\"-_()[]/\\%$&@#AEIZ"
     "éßöñçİıſKÅΣςσжДאعहि中文字ｆｕ①²½🙂👍🏽\u0301\u200d\ufeff\ud800\udfff"
 )
-WORDS = tuple(
+WORDS = re.findall(
+    r"\S+",
     "the cat sat on a mat The CAT running runner generally generalisation skies dying sses ies "
-    "was has 2019 don't it's e-mail naïve café straße İstanbul 東京 O'Neil's a1b2 x 1.5 U.S.".split(
-        " "
-    )
+    "was has 2019 don't it's e-mail naïve café straße İstanbul 東京 O'Neil's a1b2 x 1.5 U.S.",
 )
 
 

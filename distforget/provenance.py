@@ -1,0 +1,64 @@
+"""What a result depends on beside its payload, and whether the process behind it still lives."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
+
+
+@cache
+def facts() -> dict[str, Any]:
+    """What results depend on beside their payload: commit, Python, packages, host."""
+    versions = dict.fromkeys(PACKAGES, "not installed")
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "host": socket.gethostname(),
+    }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with '-dirty' if files differ; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(
+            [*command, "--exclude=*"], text=True, stderr=subprocess.DEVNULL, timeout=10
+        ).strip()
+    return None
+
+
+@cache
+def machine() -> str:
+    """A name for where process ids are valid: containers may share a host's name."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = ""
+    return hashlib.sha256(f"{socket.gethostname()} {namespace}".encode()).hexdigest()[:12]
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine exists."""
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True

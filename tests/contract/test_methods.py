@@ -1,0 +1,411 @@
+"""The same checks for every method, closed-form numbers for each family, all on a tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distforget import cell, methods, schemas, selection
+from distforget.methods import ResolvedMethod
+from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.study import MethodChoice, PromptConfig, Study, UsageError
+from distforget.tracks.base import RetainBatches
+from distforget.tracks.text.encoding import Encoder
+from distforget.tracks.text.learner import TextLearner
+from distforget.tracks.text.models import load_model, load_tokenizer
+
+torch.set_num_threads(1)
+
+NAMES = methods.names()
+PLAIN = [name for name in NAMES if "_" not in name]
+REGULARISED = [name for name in NAMES if "_" in name]
+
+
+class FixedTerms:
+    """Terms that are numbers times a parameter of value 1, so that each has a known gradient."""
+
+    NLL, RETAIN_NLL, RETAIN_KL = 2.0, 3.0, 0.5
+    LOGPROBS, REFERENCE = (-6.0, -2.0), (-4.0, -3.0)
+
+    def __init__(self) -> None:
+        self.theta = torch.ones(5, dtype=torch.float64, requires_grad=True)
+
+    def target_nll(self) -> Tensor:
+        return self.NLL * self.theta[0]
+
+    def target_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.LOGPROBS, dtype=torch.float64) * self.theta[1:3]
+
+    def target_reference_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.REFERENCE, dtype=torch.float64)
+
+    def retain_nll(self) -> Tensor:
+        return self.RETAIN_NLL * self.theta[3]
+
+    def retain_kl(self) -> Tensor:
+        return self.RETAIN_KL * self.theta[4]
+
+
+def method(name: str, **changes: Any) -> ResolvedMethod:
+    return methods.resolve(MethodChoice(name=name, settings=tuple(sorted(changes.items()))))
+
+
+def npo_by_hand(beta: float) -> float:
+    ratios = [
+        math.exp(a - b) for a, b in zip(FixedTerms.LOGPROBS, FixedTerms.REFERENCE, strict=True)
+    ]
+    return sum(2 / beta * math.log(1 + ratio**beta) for ratio in ratios) / len(ratios)
+
+
+CLOSED_FORMS = {"GA": -2.0, "GDR": 2.0, "TV": 2.0, "NPO": npo_by_hand(0.1)}
+REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_is_the_closed_form(name: str) -> None:
+    family, _, regulariser = name.partition("_")
+    expected = CLOSED_FORMS[family] + 0.7 * REGULARISER_VALUES.get(regulariser, 0.0)
+    loss = method(name, retain_weight=0.7).loss(FixedTerms())
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.05, 1.0, 4.0])
+def test_npo_at_any_beta(beta: float) -> None:
+    loss = method("NPO", beta=beta).loss(FixedTerms())
+    assert float(loss.detach()) == pytest.approx(npo_by_hand(beta), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", REGULARISED)
+def test_a_regulariser_of_weight_zero_adds_nothing(name: str) -> None:
+    plain = method(name.partition("_")[0]).loss(FixedTerms())
+    assert torch.equal(method(name, retain_weight=0.0).loss(FixedTerms()), plain)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_method_without_regulariser_asks_nothing_of_the_retain_set(name: str) -> None:
+    terms = FixedTerms()
+    method(name).loss(terms).backward()
+    assert terms.theta.grad is not None
+    assert terms.theta.grad[3:].tolist() == [0.0, 0.0]
+
+
+def test_tv_steps_back_along_the_task_vector() -> None:
+    family = methods.families()["TV"]
+    assert family.finish is not None
+    start = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[0.5]])}
+    reached = {"a": torch.tensor([1.5, 1.0]), "b": torch.tensor([[0.5]])}
+    found = family.finish(start, reached, family.config.model_validate({"scale": 2.0}))
+    assert {n: t.tolist() for n, t in found.items()} == {"a": [0.0, 4.0], "b": [[0.5]]}
+
+
+def test_tv_alone_finishes_and_gdr_alone_takes_a_random_answer() -> None:
+    families = methods.families()
+    assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
+    assert {n for n, m in families.items() if m.answers == "random"} == {"GDR"}
+
+
+def test_the_methods_of_the_paper_are_there() -> None:
+    paper = ("GA_KLN", "GA_GDN", "NPO_KLN", "NPO_GDN", "GDR", "GDR_KLN", "GDR_GDN", "TV")
+    assert set(paper) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_the_round_trip(name: str) -> None:
+    config = method(name, learning_rate=3e-6, steps=3).config
+    assert (config.learning_rate, config.steps) == (3e-6, 3)
+    dumped = json.loads(config.model_dump_json())
+    assert type(config).model_validate(dumped) == config
+    again = MethodChoice(name=name, settings=tuple(sorted(dumped.items())))
+    assert methods.resolve(again).payload() == method(name, learning_rate=3e-6, steps=3).payload()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("setting", "value"), [("stepz", 3), ("steps", "many"), ("learning_rate", -1.0), ("steps", 0)]
+)
+def test_a_wrong_setting_is_named(name: str, setting: str, value: str | float) -> None:
+    with pytest.raises(UsageError, match=rf"methods: {name}: setting '{setting}'.*known settings"):
+        method(name, **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["XY", "GA_XY", "ga", "GA_KLN_GDN"])
+def test_an_unknown_method_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"unknown method '{name}'; known: .*GA_KLN"):
+        method(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_payload_says_all_that_decides_a_result(name: str) -> None:
+    resolved = method(name)
+    payload = resolved.payload()
+    assert payload == {
+        "family": name.partition("_")[0],
+        "version": resolved.method.version,
+        "regulariser": name.partition("_")[2],
+        "config": {n: getattr(resolved.config, n) for n in type(resolved.config).model_fields},
+    }
+    newer = dataclasses.replace(
+        resolved, method=dataclasses.replace(resolved.method, version=resolved.method.version + 1)
+    )
+    assert newer.payload() != payload
+
+
+def test_no_two_methods_share_a_payload() -> None:
+    payloads = {json.dumps(method(name).payload(), sort_keys=True) for name in NAMES}
+    assert len(payloads) == len(NAMES)
+
+
+# On a real, tiny language model from here on.
+
+SIMILAR, OTHERS = 2, 4
+FACTS = ("In the town.", "He was born in 1950.", "No man", "Yes, in 1950", "The town.", "Was he?")
+
+
+def study(**changes: Any) -> Study:
+    return Study.model_validate(
+        {
+            "name": "s",
+            "dataset": {"targets": 2, "similar_per_target": SIMILAR, "others": OTHERS},
+            "models": [{"name": "m", "path": "some/model"}],
+            "methods": ["GA"],
+            "unlearn_targets": 2,
+            "unlearn": {"retain_batch_size": 2, "retain_batches": 2},
+            "verify": {"max_new_tokens": 4, "similar": 1, "others": 1},
+            **changes,
+        }
+    )
+
+
+def samples() -> pa.Table:
+    whose = [("target", t, None) for t in (1, 2)]
+    whose += [("similar", t, rank) for t in (1, 2) for rank in range(1, SIMILAR + 1)]
+    whose += [("other", None, None)] * OTHERS
+    rows = [
+        {
+            "dataset": "d", "sample_id": i, "role": role, "target_index": target,
+            "similar_rank": rank, "question": f"Where was man {i} born?",
+            "answer": FACTS[target - 1 if target else i % 4 + 2],
+        }
+        for i, (role, target, rank) in enumerate(whose)
+    ]  # fmt: skip
+    return schemas.from_rows("samples", rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A learner, the weights theta_0 that each test starts from, and the retain batches."""
+
+    learner: TextLearner
+    start: dict[str, Tensor]
+    retain: RetainBatches
+
+    def reset(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.learner.module.named_parameters():
+                parameter.copy_(self.start[name])
+                parameter.grad = None
+
+    def terms(self) -> Callable[[int], Terms]:
+        forget = self.learner.encode(selection.target_row(samples(), 1))
+        return self.learner.terms(forget, self.retain)
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model: Path) -> Model:
+    encoder = Encoder(load_tokenizer(tiny_model), PromptConfig())
+    learner = TextLearner(load_model(tiny_model, "float32", "cpu"), encoder, study().verify)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # larger weights: answers that differ, and move when weights move
+        for weights in learner.module.parameters():
+            if weights.dim() > 1:
+                weights.normal_(0, 0.15, generator=draw)
+    start = {n: p.detach().clone() for n, p in learner.module.named_parameters()}
+    rows = selection.retain_rows(samples(), SIMILAR, 0, study())
+    batches = selection.retain_batches(len(rows), 2)
+    examples = learner.encode(rows)
+    return Model(
+        learner, start, RetainBatches(examples, batches, learner.reference(examples, batches))
+    )
+
+
+@pytest.fixture
+def model(loaded: Model) -> Model:
+    loaded.reset()
+    return loaded
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_is_finite_and_its_gradient_reaches_every_weight(name: str, model: Model) -> None:
+    loss = method(name).loss(model.terms()(0))
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    loss.backward()
+    for parameter_name, parameter in model.learner.module.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+        assert parameter.grad.abs().max() > 0, parameter_name
+
+
+@pytest.mark.parametrize("name", REGULARISED)
+def test_a_regulariser_changes_the_loss(name: str, model: Model) -> None:
+    with torch.no_grad():  # away from theta_0, where the KL is zero
+        for parameter in model.learner.module.parameters():
+            parameter.mul_(1.1)
+        plain = method(name.partition("_")[0]).loss(model.terms()(0))
+        assert float(method(name).loss(model.terms()(0))) > float(plain) + 1e-4
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_kl_is_zero_at_theta_0_and_positive_elsewhere(step: int, model: Model) -> None:
+    with torch.no_grad():
+        assert abs(float(model.terms()(step).retain_kl())) < 1e-6
+        for parameter in model.learner.module.parameters():
+            parameter.mul_(1.1)
+        assert float(model.terms()(step).retain_kl()) > 1e-3
+
+
+def test_retain_batches_are_used_in_turn(model: Model) -> None:
+    terms = model.terms()
+    with torch.no_grad():
+        first, second, third = (float(terms(step).retain_nll()) for step in range(3))
+    assert first == third
+    assert first != second
+
+
+def nll_of(learner: TextLearner, question: str, answer: str) -> float:
+    """Mean NLL of an answer's tokens, from the bare model and one unpadded row."""
+    examples = learner.encode(pa.table({"question": [question], "answer": [answer]}))
+    tokens = torch.from_numpy(examples.row(0).astype(np.int64))
+    first = int(examples.prompt_sizes[0])
+    with torch.no_grad():
+        logprobs_TV = learner.module(input_ids=tokens[None]).logits[0].log_softmax(-1)
+    values = [float(logprobs_TV[t - 1, tokens[t]]) for t in range(first, len(tokens))]
+    return -sum(values) / len(values)
+
+
+def unlearn(model: Model, resolved: ResolvedMethod, target: int = 1) -> cell.Unlearned:
+    what = cell.Cell(study(), resolved, target, SIMILAR, 0)
+    return cell.unlearn(model.learner, model.start, samples(), what, model.retain)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("GDR")])
+def test_unlearning_makes_the_true_answer_less_likely(name: str, model: Model) -> None:
+    (row,) = selection.target_row(samples(), 1).to_pylist()
+    before = nll_of(model.learner, row["question"], row["answer"])
+    outcome = unlearn(model, method(name, learning_rate=1e-3, steps=5, retain_weight=0.1))
+    assert (outcome.steps, outcome.diverged) == (5, False)
+    assert nll_of(model.learner, row["question"], row["answer"]) > before + 0.01
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("GDR")])
+def test_gdr_makes_a_random_answer_more_likely(name: str, model: Model) -> None:
+    target = selection.target_row(samples(), 1)
+    (row,) = selection.random_answer(samples(), target, 0, study()).to_pylist()
+    before = nll_of(model.learner, row["question"], row["answer"])
+    unlearn(model, method(name, learning_rate=1e-3, steps=5, retain_weight=0.1))
+    assert nll_of(model.learner, row["question"], row["answer"]) < before - 0.01
+
+
+def test_the_first_loss_of_npo_is_that_of_equal_models(model: Model) -> None:
+    """At theta_0 the ratio is 1: (2/beta) log 2, whatever the answer."""
+    outcome = unlearn(model, method("NPO", beta=0.5, steps=1))
+    assert outcome.first_loss == pytest.approx(4 * math.log(2), rel=1e-6)
+
+
+class BrokenError(RuntimeError):
+    """What a cell of these tests dies of."""
+
+
+def broken_in_forward(model: Model) -> ResolvedMethod:
+    """Changes the weights for two steps, then raises."""
+    calls = []
+
+    def forget(terms: Terms, config: MethodConfig) -> Tensor:
+        calls.append(1)
+        if len(calls) > 2:
+            raise BrokenError
+        return -terms.target_nll()
+
+    config = MethodConfig(learning_rate=1e-2)
+    return ResolvedMethod("broken", Method("broken", 1, MethodConfig, "", forget), "", config)
+
+
+def broken_in_backward(model: Model) -> ResolvedMethod:
+    """Raises when all gradients but one are there, as running out of memory does."""
+
+    def forget(terms: Terms, config: MethodConfig) -> Tensor:
+        weights = next(model.learner.module.parameters())
+
+        def fail(gradient: Tensor) -> None:
+            handle.remove()
+            raise BrokenError
+
+        handle = weights.register_hook(fail)
+        return -terms.target_nll()
+
+    family = Method("broken", 1, MethodConfig, "", forget)
+    return ResolvedMethod("broken", family, "", MethodConfig())
+
+
+CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (
+    ("GA_KLN", 1, {"learning_rate": 1e-3, "steps": 3}),
+    ("TV", 2, {"learning_rate": 1e-3, "steps": 2}),
+    ("NPO_GDN", 2, {"learning_rate": 1e-3, "steps": 3}),
+    ("GA", 1, {"learning_rate": 1e30, "steps": 3}),  # diverges
+)
+BROKEN = (broken_in_forward, broken_in_backward)
+
+
+def run_cell(model: Model, resolved: ResolvedMethod, target: int) -> tuple[Any, ...]:
+    identity = {
+        "track": "text", "dataset": "d", "model": "m", "dose": SIMILAR, "seed": 0,
+        "method": resolved.name, "unlearned": target,
+    }  # fmt: skip
+    what = cell.Cell(study(), resolved, target, SIMILAR, 0)
+    tables, outcome = cell.run(model.learner, model.start, samples(), what, model.retain, identity)
+    timed = {"unlearn_seconds", "ask_seconds"}
+    return (
+        {name: table.to_pylist() for name, table in tables.items()},
+        {name: value for name, value in outcome.items() if name not in timed},
+    )
+
+
+@pytest.fixture(scope="module")
+def rows_alone(loaded: Model) -> list[tuple[Any, ...]]:
+    """The rows of each of CELLS on weights that no other cell has touched."""
+    found = []
+    for name, target, changes in CELLS:
+        loaded.reset()
+        found.append(run_cell(loaded, method(name, **changes), target))
+    return found
+
+
+def test_cells_of_these_tests_differ(rows_alone: list[tuple[Any, ...]]) -> None:
+    assert [outcome["diverged"] for _, outcome in rows_alone] == [False, False, False, True]
+    assert len({str(tables["scores"]) for tables, _ in rows_alone}) == len(CELLS)
+
+
+@settings(max_examples=8, deadline=None)
+@given(order=st.permutations(range(len(CELLS) + len(BROKEN))))
+def test_any_order_of_cells_gives_the_same_rows(
+    loaded: Model, rows_alone: list[tuple[Any, ...]], order: list[int]
+) -> None:
+    for number in order:
+        if number < len(CELLS):
+            name, target, changes = CELLS[number]
+            assert run_cell(loaded, method(name, **changes), target) == rows_alone[number]
+        else:
+            with pytest.raises(BrokenError):
+                run_cell(loaded, BROKEN[number - len(CELLS)](loaded), 1)
