@@ -1,4 +1,4 @@
-"""Prints what settings of each method do, on the targets of settings.yaml: how defaults were chosen.
+"""Prints what settings of each method do on the targets of settings.yaml: defaults come from it.
 
 Run `distforget run benchmarks/settings.yaml` first, then
 `python benchmarks/settings.py results GA_GDN learning_rate=1e-5,2e-5 steps=5`.

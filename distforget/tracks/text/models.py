@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,13 +49,14 @@ def materialise(origin: Mapping[str, Any], folder: Path) -> Path:
 
 
 def _convert_gguf(source: Path, file: str, folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
-    model = AutoModelForCausalLM.from_pretrained(
-        source,
-        gguf_file=file,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.float32,
-    )
+    with redirect_stderr(io.StringIO()):  # a progress bar for each of two hundred tensors
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            gguf_file=file,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.float32,
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
