@@ -263,7 +263,7 @@ def test_planning_loads_neither_torch_nor_ray() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout.split("\n")[:2] == ["32", "[]"]  # 2 doses, 8 methods, 2 targets
+    assert done.stdout.split("\n")[:2] == ["16", "[]"]  # 2 doses, 4 methods, 2 targets
 
 
 @pytest.mark.parametrize(
