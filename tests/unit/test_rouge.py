@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import random
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +20,6 @@ from distforget.tracks.text.rouge import rouge_scores
 KINDS = ("rouge1", "rouge2", "rougeL")
 PARTS = ("precision", "recall", "fmeasure")
 COLUMNS = [f"{kind}_{part}" for kind in KINDS for part in PARTS]
-TOFU = Path(__file__).parents[3] / "shared" / "data" / "tofu_qa.jsonl"
 
 ALPHABET = (
     "aabcdeeixyz0189 \t\n\r\x00\x1c\x85\u00a0\u2028.,;:!?'\"-_()[]/\\%$&@#AEIZ"
@@ -106,20 +103,6 @@ def test_real_pairs(use_stemmer: bool) -> None:
     vocabulary = " ".join(references).split()
     references = [draw.choice(references) for _ in range(1000)]
     predictions = [edited(draw, reference, vocabulary) for reference in references]
-    close(predictions, references, use_stemmer)
-
-
-@pytest.mark.skipif(not TOFU.exists(), reason="TOFU is not beside the checkout")
-@pytest.mark.parametrize("use_stemmer", [False, True])
-def test_tofu_pairs(use_stemmer: bool) -> None:
-    draw = random.Random(3)
-    answers = [json.loads(line)["answer"] for line in TOFU.read_text("utf-8").splitlines()]
-    vocabulary = " ".join(answers).split()
-    references = [draw.choice(answers) for _ in range(500)]
-    predictions = [
-        draw.choice([edited(draw, reference, vocabulary), draw.choice(answers)])
-        for reference in references
-    ]
     close(predictions, references, use_stemmer)
 
 

@@ -11,6 +11,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -230,27 +231,28 @@ def test_a_full_disk_is_seen_through_the_errors_of_other_libraries(tmp_path: Pat
         Store(tmp_path).commit(STEP, wraps)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """Files of this process end at 1000 bytes."""
+    """Files of this process end at 1000 bytes: pytest's own output too, so no longer than needed."""
     facts()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_file_that_cannot_be_written_in_full_leaves_no_result(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="a file is larger than allowed"):
+    with pytest.raises(StoreError, match="a file is larger than allowed"), small_files():
         Store(tmp_path).commit(STEP, lambda folder: _write_bytes(folder / "big", 5000))
     assert not Store(tmp_path).is_done(STEP.key)
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_study_table_that_cannot_be_written_in_full_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="cannot write table 'scores' of study 'demo': a file is"):
+    message = "cannot write table 'scores' of study 'demo': a file is"
+    with pytest.raises(StoreError, match=message), small_files():
         Store(tmp_path).write_study_table("demo", "scores", schemas.empty("scores"))
     assert list((tmp_path / "studies" / "demo").iterdir()) == []
 
