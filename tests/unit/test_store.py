@@ -233,7 +233,7 @@ def test_a_full_disk_is_seen_through_the_errors_of_other_libraries(tmp_path: Pat
 
 @contextmanager
 def small_files() -> Iterator[None]:
-    """Files of this process end at 1000 bytes: pytest's own output too, so no longer than needed."""
+    """Files of this process end at 1000 bytes, its own output too: for no longer than needed."""
     facts()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
