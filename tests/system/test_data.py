@@ -64,7 +64,7 @@ def test_the_key_follows_the_files_content(rows: int, tiny_model: Path, tmp_path
     keys = []
     for answer in ("Ada.", "Ada." if rows else "Grace."):
         path.write_text(f'{{"question": "Who?", "answer": "{answer}"}}\n')
-        data = {"source": "file", "path": str(path), "targets": 1, "others": 0}
+        data = {"source": "file", "path": str(path), "targets": 1, "others": 1}
         study = study_content(
             tiny_model, dataset={**data, "similar_per_target": 0}, doses=[0], unlearn_targets=1
         )
