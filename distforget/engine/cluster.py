@@ -84,7 +84,14 @@ def connected(placement: Placement) -> Iterator[None]:
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
         slots = max(cores(placement), placement.train_workers) + 1
-        ray.init(num_cpus=slots, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        # "local": never join a cluster that somebody else started on this machine.
+        ray.init(
+            "local",
+            num_cpus=slots,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **quiet,
+        )
     _quieten()
     try:
         yield
