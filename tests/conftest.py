@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.running import Undisturbed, run
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -110,3 +112,13 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The tiny study, run once from start to end."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study = write_study(folder / "tiny.yaml", study_content(tiny_model))
+    done = run("run", str(study), "--store", str(folder / "store"))
+    assert done.process.returncode == 0, done.text
+    return Undisturbed(study, folder / "store", done.text, folder / "store/studies/tiny")

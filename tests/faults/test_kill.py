@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from tests.system.conftest import Run, Undisturbed, run, start
+from tests.running import Run, Undisturbed, run, start
 from tests.system.test_run import CELLS, scores_of
 
 

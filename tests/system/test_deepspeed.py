@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import study_content, write_study
-from tests.system.conftest import Undisturbed, run
+from tests.running import Undisturbed, run
 
 
 @pytest.mark.parametrize("stage", ["3"])

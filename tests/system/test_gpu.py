@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import study_content, write_study
-from tests.system.conftest import run
+from tests.running import run
 
 
 @pytest.mark.gpu

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from distforget import schemas
 from tests.conftest import study_content, write_study
-from tests.system.conftest import Undisturbed, run
+from tests.running import Undisturbed, run
 
 CELLS = 2 * 2 * 2
 KEYS = ["phase", "dose", "method", "unlearned", "sample_id", "metric"]

@@ -11,10 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import study_content, write_study
-
 DISTFORGET = str(Path(sys.executable).with_name("distforget"))
 
 
@@ -80,13 +76,3 @@ class Undisturbed:
     store: Path
     output: str
     tables: Path
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """The tiny study, run once from start to end."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    study = write_study(folder / "tiny.yaml", study_content(tiny_model))
-    done = run("run", str(study), "--store", str(folder / "store"))
-    assert done.process.returncode == 0, done.text
-    return Undisturbed(study, folder / "store", done.text, folder / "store/studies/tiny")
