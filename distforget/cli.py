@@ -251,7 +251,9 @@ def doctor(store: StoreOption = Path("results")) -> None:
     for check in examine(store):
         sound &= check.ok
         mark = "[green]ok[/green]" if check.ok else "[red]bad[/red]"
-        table.add_row(f"{mark} {check.name}", escape(check.found), escape(check.fix))
+        table.add_row(
+            f"{mark} {check.name}", escape(check.found), "" if check.ok else escape(check.fix)
+        )
     console.print(table)
     if not sound:
         raise typer.Exit(1)

@@ -17,7 +17,7 @@ from distforget.study import ModelConfig, Study, UsageError
 STAGE_VERSIONS = {
     "dataset": 1,
     "model": 1,
-    "finetune": 1,
+    "finetune": 2,
     "reference": 1,
     "ask": 1,
     "cell": 1,

@@ -23,8 +23,8 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
-# Workers keep memory that they freed: tensors of hundreds of megabytes come and go with each step,
-# and fresh pages from the system cost more than the arithmetic on them.
+# Workers keep memory that they freed: large tensors come and go with each step, and fresh pages
+# from the system cost about a tenth of it (SmolLM2 on two cores: 4.4 s a step became 4.0 s).
 ENVIRONMENT |= {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",

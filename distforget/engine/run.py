@@ -200,7 +200,7 @@ class _Runner:
         self.listener.finished(step, outcome)
 
     def _give_up(self, step: Step) -> None:
-        message = f"its worker was lost {self.placement.retries + 1} times"
+        message = f"worker lost or out of memory, {self.placement.retries + 1} times"
         self.store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
         self.listener.finished(step, Outcome(step.key, False, 0.0, message))
 

@@ -19,7 +19,7 @@ from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.methods import resolve
-from distforget.plan import Step
+from distforget.plan import Step, cell_name
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
@@ -143,7 +143,7 @@ class Worker:
         tables, outcome = cell.run(self.learner, self.start, self.samples, what, retain, named)
         row = {
             **{name: value for name, value in named.items() if name != "phase"},
-            "cell": "/".join(str(v) for v in about.values()),
+            "cell": cell_name(step),
             "key": step.key,
             "state": "done",
             "attempts": len(self.store.attempts(step.key)),

@@ -66,5 +66,4 @@ class Method(Generic[C]):
     source: str
     forget: Callable[[Terms, C], Tensor]
     answers: Literal["true", "random"] = "true"
-    starts_from: Literal["finetuned", "scratch"] = "finetuned"
     finish: Callable[[Weights, Weights, C], Weights] | None = None

@@ -13,7 +13,7 @@ from distforget.report.terminal import duration
 from distforget.store import Store
 
 
-def seconds_left(plan: Plan, store: Store) -> tuple[float | None, list[str]]:
+def seconds_left(plan: Plan, store: Store) -> tuple[float, list[str]]:
     """Sum over steps left of the median time of the stage's results so far; and stages without any.
 
     Times come from this study's own finished steps (the machine and model are the same), one step
@@ -46,7 +46,7 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
         console.print("time: nothing left to do")
     elif total or not unknown:
         missing = f" (not counted, none done yet: {', '.join(unknown)})" if unknown else ""
-        console.print(f"time: about {duration(total or 0)} of one worker left{missing}")
+        console.print(f"time: about {duration(total)} of one worker left{missing}")
     else:
         console.print("time: unknown until a step of each stage is done; `status` tells as it goes")
     for step in plan.models:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -62,11 +61,9 @@ def test_comparisons_hold_the_three_experiments(undisturbed: Undisturbed) -> Non
 
 def test_a_second_start_computes_nothing(undisturbed: Undisturbed) -> None:
     before = scores_of(undisturbed.tables)
-    began = time.monotonic()
     again = run("run", str(undisturbed.study), "--store", str(undisturbed.store))
     assert again.process.returncode == 0, again.text
     assert "0 steps computed now" in again.text
-    assert time.monotonic() - began < 40
     pd.testing.assert_frame_equal(scores_of(undisturbed.tables), before)
 
 

@@ -13,9 +13,11 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -101,14 +103,20 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
-    """A causal language model from safetensors, in evaluation mode (no dropout anywhere).
+    """A causal language model from safetensors, without dropout even in training mode.
+
+    Gradient checkpointing needs training mode, and where a study runs must not change its results.
 
     Raises:
         UsageError: the folder cannot be read.
     """
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+            folder,
+            config=_without_dropout(AutoConfig.from_pretrained(folder, local_files_only=True)),
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            local_files_only=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UsageError(
@@ -119,6 +127,13 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     module.to(device)
     module.train(False)
     return cast(PreTrainedModel, module)
+
+
+def _without_dropout(config: PretrainedConfig) -> PretrainedConfig:
+    for name, value in config.to_dict().items():
+        if isinstance(value, float) and "drop" in name:
+            setattr(config, name, 0.0)
+    return config
 
 
 def _line(error: BaseException) -> str:
