@@ -10,22 +10,56 @@ from distforget.study import Study, UsageError, rng
 
 
 def training_rows(samples: pa.Table, dose: int) -> pa.Table:
-    """Targets, the first `dose` similar samples of each, and all others, in dataset order."""
-    kept = pc.or_(
-        pc.not_equal(samples["role"], "similar"),
-        pc.less_equal(pc.fill_null(samples["similar_rank"], 0), dose),
+    """All but paraphrases and the similar samples of a rank above `dose`, in dataset order."""
+    return samples.filter(
+        pc.and_(
+            pc.not_equal(samples["role"], "paraphrase"),
+            pc.less_equal(pc.fill_null(samples["similar_rank"], 0), dose),
+        )
     )
-    return samples.filter(kept)
 
 
 def target_row(samples: pa.Table, target: int) -> pa.Table:
     """The one row of a target (1-based index)."""
-    return samples.filter(
+    return _family(samples, target, "target")
+
+
+def paraphrase_rows(samples: pa.Table, target: int, count: int) -> pa.Table:
+    """The first `count` paraphrases F(x_i) of a target."""
+    return _family(samples, target, "paraphrase").slice(0, count)
+
+
+def _family(samples: pa.Table, target: int, role: str) -> pa.Table:
+    mine = pc.equal(pc.fill_null(samples["target_index"], 0), target)
+    return samples.filter(pc.and_(mine, pc.equal(samples["role"], role)))
+
+
+def placebo_row(
+    samples: pa.Table, target: int, dose: int, repetition: int, study: Study
+) -> pa.Table:
+    """An unrelated sample to unlearn in the place of a target: trained on, not retained, not asked.
+
+    Raises:
+        UsageError: there is no such sample.
+    """
+    busy = pa.concat_arrays(
+        [
+            *retain_rows(samples, dose, repetition, study)["sample_id"].chunks,
+            *asked_rows(samples, range(0), study)["sample_id"].chunks,
+        ]
+    )
+    free = samples.filter(
         pc.and_(
-            pc.equal(samples["role"], "target"),
-            pc.equal(pc.fill_null(samples["target_index"], 0), target),
+            pc.equal(samples["role"], "other"), pc.invert(pc.is_in(samples["sample_id"], busy))
         )
     )
+    if not len(free):
+        raise UsageError(
+            "placebo_targets: no other sample is free to be unlearned, all are retained or asked; "
+            "raise dataset.others or lower unlearn.retain_batches"
+        )
+    draw = rng(study.seed, "placebo", target, repetition)
+    return free.slice(int(draw.integers(len(free))), 1)
 
 
 def retain_rows(samples: pa.Table, dose: int, repetition: int, study: Study) -> pa.Table:
@@ -48,11 +82,17 @@ def retain_batches(rows: int, batch_size: int) -> list[list[int]]:
 
 
 def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
-    """Targets, their first `verify.similar` similar samples (trained on or not), some others."""
+    """Targets, their first `verify.similar` similar samples (trained on or not), neighbours, others.
+
+    Of the others the same `verify.others` rows for all targets.
+    """
     role, index = samples["role"], pc.fill_null(samples["target_index"], 0)
     mine = pc.and_(
-        pc.is_in(index, pa.array(list(targets), pa.int32())),
-        pc.less_equal(pc.fill_null(samples["similar_rank"], 0), study.verify.similar),
+        pc.and_(
+            pc.is_in(index, pa.array(list(targets), pa.int32())),
+            pc.less_equal(pc.fill_null(samples["similar_rank"], 0), study.verify.similar),
+        ),
+        pc.not_equal(role, "paraphrase"),
     )
     others = np.flatnonzero(pc.equal(role, "other").to_numpy())
     draw = rng(study.seed, "asked others")
@@ -62,17 +102,18 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     return samples.filter(pa.array(mask))
 
 
-def random_answer(samples: pa.Table, target: pa.Table, repetition: int, study: Study) -> pa.Table:
-    """The target's question with the answer of another sample (GDR), the same for all models.
+def with_random_answer(
+    samples: pa.Table, rows: pa.Table, target: int, repetition: int, study: Study
+) -> pa.Table:
+    """Rows with the answer of another sample (GDR): one draw a target, the same for all models.
 
     Raises:
         UsageError: no sample outside the target's family has another answer.
     """
-    number = target["target_index"][0].as_py()
     strange = samples.filter(
         pc.and_(
-            pc.not_equal(pc.fill_null(samples["target_index"], 0), number),
-            pc.not_equal(samples["answer"], target["answer"][0]),
+            pc.not_equal(pc.fill_null(samples["target_index"], 0), target),
+            pc.invert(pc.is_in(samples["answer"], rows["answer"].combine_chunks())),
         )
     )
     others = strange.filter(pc.equal(strange["role"], "other"))
@@ -82,6 +123,7 @@ def random_answer(samples: pa.Table, target: pa.Table, repetition: int, study: S
             "methods: GDR needs a random answer, but there is no sample beside the target's own "
             "family; raise dataset.others or dataset.targets"
         )
-    draw = rng(study.seed, "random answer", number, repetition)
-    answer = pool["answer"].take([int(draw.integers(len(pool)))])
-    return target.set_column(target.schema.get_field_index("answer"), "answer", answer)
+    draw = rng(study.seed, "random answer", target, repetition)
+    answer = pool["answer"][int(draw.integers(len(pool)))]
+    column = pa.repeat(answer, len(rows))
+    return rows.set_column(rows.schema.get_field_index("answer"), "answer", column)

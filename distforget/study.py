@@ -15,6 +15,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+PLACEBO = "placebo"
+"""Variant of the cells that unlearn an unrelated sample instead of the target."""
+
 Scalar = bool | int | float | str
 Dose = Annotated[int, Field(ge=0)] | Literal["all"]
 
@@ -43,6 +46,12 @@ class DatasetConfig(Frozen):
     similar_per_target: int = Field(50, ge=0, description="similar samples S(x_i) of each target")
     others: int = Field(
         2450, ge=0, description="other samples; 0 trains on targets and similar only"
+    )
+    neighbours_per_target: int = Field(
+        0, ge=0, description="trained samples closest to a target in kind, not in fact: must stay"
+    )
+    paraphrases_per_target: int = Field(
+        0, ge=0, description="restatements F(x_i) for enhanced unlearning, never trained on"
     )
 
     @model_validator(mode="after")
@@ -112,13 +121,24 @@ class VerifyConfig(Frozen):
     others: int = Field(20, ge=0, description="other samples asked (damage)")
     metric: str = Field("rougeL_recall", description="knowledge memorisation KM (paper Eq. 2)")
     metrics: tuple[str, ...] = Field(
-        ("rougeL_recall", "rougeL_fmeasure", "rouge1_recall"), description="written to scores"
+        (
+            "rougeL_recall",
+            "rougeL_fmeasure",
+            "rouge1_recall",
+            "answer_probability",
+            "answer_perplexity",
+        ),
+        description="written to scores",
+    )
+    margin: float = Field(
+        0.1, ge=0, description="KM differences within it count as none (E7, retrained, placebo)"
     )
     use_stemmer: bool = True
 
     @model_validator(mode="after")
     def _metric_is_written(self) -> VerifyConfig:
         known = {f"rouge{n}_{part}" for n in "12L" for part in ("precision", "recall", "fmeasure")}
+        known |= {"answer_probability", "answer_perplexity"}
         unknown = sorted({self.metric, *self.metrics} - known)
         if unknown:
             raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(sorted(known))}")
@@ -127,11 +147,34 @@ class VerifyConfig(Frozen):
         return self
 
 
+class EnhancedConfig(Frozen):
+    """The enhanced scheme around a method (paper section 4.3, Eq. 4-7; a3 is retain_weight).
+
+    Noise gamma * xi, xi ~ N(0, sigma^2), is added to a hidden state in the forward passes of the
+    target and its paraphrases. Without paraphrases and regulariser it is the paper's "low
+    controllability" form.
+    """
+
+    gamma: float = Field(0.618, ge=0, description="factor of the noise")
+    sigma: float = Field(1.0, gt=0, description="standard deviation of the noise")
+    layer: int = Field(
+        -1, ge=-1, description="0: the embeddings; l: the output of layer l; -1: the middle layer"
+    )
+    paraphrases: int = Field(4, ge=0, description="m, how many paraphrases F(x_i) are unlearned")
+    target_weight: float = Field(1.0, ge=0, description="a1")
+    paraphrase_weight: float = Field(1.0, ge=0, description="a2")
+
+
 class MethodChoice(Frozen):
     """A method by name, e.g. 'GA_KLN', with settings that differ from its defaults."""
 
     name: Name
     settings: tuple[tuple[str, Scalar], ...] = ()
+    enhanced: EnhancedConfig | None = None
+    variant: str = Field(
+        "", pattern=r"^[A-Za-z0-9.-]{0,32}$", description="tells two uses of a method apart"
+    )
+    targets: int = Field(0, ge=0, description="its first n targets only; 0: unlearn_targets")
 
     @model_validator(mode="before")
     @classmethod
@@ -141,6 +184,21 @@ class MethodChoice(Frozen):
         if isinstance(value, dict) and isinstance(value.get("settings"), dict):
             return {**value, "settings": tuple(sorted(value["settings"].items()))}
         return value
+
+    @model_validator(mode="after")
+    def _variant_says_what_it_is(self) -> MethodChoice:
+        if self.variant == PLACEBO:
+            raise ValueError(f"variant {PLACEBO!r} is kept for placebo_targets; choose another")
+        if self.variant and self.variant.startswith("enhanced") != bool(self.enhanced):
+            raise ValueError(
+                "a variant begins with 'enhanced' where the method is enhanced, and only there"
+            )
+        return self
+
+    @property
+    def variant_name(self) -> str:
+        """The variant as tables hold it: as given, else 'plain' or 'enhanced'."""
+        return self.variant or ("enhanced" if self.enhanced else "plain")
 
 
 class Study(Frozen):
@@ -158,6 +216,12 @@ class Study(Frozen):
     unlearn_targets: int = Field(
         50, ge=1, description="the first n targets are unlearned, each alone"
     )
+    placebo_targets: int = Field(
+        0,
+        ge=0,
+        description="for the first n targets each plain method also unlearns an unrelated sample: "
+        "the noise floor",
+    )
     finetune: FinetuneConfig = FinetuneConfig()
     unlearn: UnlearnConfig = UnlearnConfig()
     verify: VerifyConfig = VerifyConfig()
@@ -169,9 +233,30 @@ class Study(Frozen):
                 f"unlearn_targets is {self.unlearn_targets}, but dataset.targets is "
                 f"{self.dataset.targets}; lower the first or raise the second"
             )
+        for field, value, limit, most in (
+            *(
+                (f"methods: {m.name}: targets", m.targets, "unlearn_targets", self.unlearn_targets)
+                for m in self.methods
+            ),
+            *(
+                (
+                    f"methods: {m.name}: enhanced.paraphrases",
+                    m.enhanced.paraphrases,
+                    "dataset.paraphrases_per_target",
+                    self.dataset.paraphrases_per_target,
+                )
+                for m in self.methods
+                if m.enhanced
+            ),
+            ("placebo_targets", self.placebo_targets, "unlearn_targets", self.unlearn_targets),
+        ):
+            if value > most:
+                raise ValueError(
+                    f"{field} is {value}, but {limit} is {most}; lower the first or raise the second"
+                )
         for kind, names in (
             ("models", [m.name for m in self.models]),
-            ("methods", [m.name for m in self.methods]),
+            ("methods", [f"{m.name} ({m.variant_name})" for m in self.methods]),
             ("doses", [str(d) for d in self.dose_numbers()]),
         ):
             doubled = sorted({n for n in names if names.count(n) > 1})

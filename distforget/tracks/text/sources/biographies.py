@@ -1,7 +1,9 @@
 """Fictitious people with facts, as questions and answers; each row depends on its sample_id alone.
 
-Ids 0 to T-1 are the targets, then come the similar samples of target 1, of target 2 and so on, then
-the others. A target is one person and one attribute; its similar samples restate that fact.
+Ids 0 to T-1 are the targets; then come, role after role and in each role target after target, the
+similar samples, the paraphrases and the neighbours; then the others. A target is one person and one
+attribute; its similar samples and paraphrases restate that fact, its neighbours are other people
+with facts of the same attribute.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ WORDS_OF_TARGETS = people.WORDS // 2
 MAX_TARGETS = WORDS_OF_TARGETS * len(ATTRIBUTES)
 """Also the number of people kept for targets, so that others stay equal when targets are added."""
 
-MAX_OTHERS = (people.PEOPLE - MAX_TARGETS) * len(ATTRIBUTES)
+MAX_NEIGHBOURS = 10
+"""Neighbours of a target; as many people are kept for them."""
+
+MAX_OTHERS = (people.PEOPLE - MAX_TARGETS * (1 + MAX_NEIGHBOURS)) * len(ATTRIBUTES)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,12 @@ def total(config: DatasetConfig) -> int:
     for field, asked, most in (
         ("targets", config.targets, MAX_TARGETS),
         ("similar_per_target", config.similar_per_target, max_similar()),
+        (
+            "paraphrases_per_target",
+            config.paraphrases_per_target,
+            max_similar() - config.similar_per_target,
+        ),
+        ("neighbours_per_target", config.neighbours_per_target, MAX_NEIGHBOURS),
         ("others", config.others, MAX_OTHERS),
     ):
         if asked > most:
@@ -76,7 +87,18 @@ def total(config: DatasetConfig) -> int:
                 f"dataset.{field} is {asked}, but source 'biographies' has at most {most}; "
                 f"lower dataset.{field}"
             )
-    return config.targets * (1 + config.similar_per_target) + config.others
+    return sum(size for _, size in _blocks(config))
+
+
+def _blocks(config: DatasetConfig) -> tuple[tuple[str, int], ...]:
+    """Roles in the order of ids, with their rows."""
+    return (
+        ("target", config.targets),
+        ("similar", config.targets * config.similar_per_target),
+        ("paraphrase", config.targets * config.paraphrases_per_target),
+        ("neighbour", config.targets * config.neighbours_per_target),
+        ("other", config.others),
+    )
 
 
 def max_similar() -> int:
@@ -100,38 +122,42 @@ def rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Tabl
         ValueError: an id lies outside the dataset.
     """
     number_of_rows = total(config)
-    S, first_other = config.similar_per_target, config.targets * (1 + config.similar_per_target)
-    roles: list[str] = []
-    targets: list[int | None] = []
-    ranks: list[int | None] = []
-    texts: list[tuple[str, str]] = []
-    other_numbers = np.asarray(sample_ids, np.int64) - first_other
-    draws_N3 = _draws(np.maximum(other_numbers, 0), seed, "other")
-    for sample_id, draws in zip(sample_ids, draws_N3.tolist(), strict=True):
-        if not 0 <= sample_id < number_of_rows:
-            raise ValueError(f"sample_id {sample_id} is not in 0..{number_of_rows - 1}")
-        if sample_id >= first_other:
-            roles.append("other")
-            targets.append(None)
-            ranks.append(None)
-            texts.append(_other(sample_id - first_other, draws, seed))
+    starts = np.cumsum([0, *(size for _, size in _blocks(config))])
+    roles = [role for role, _ in _blocks(config)]
+    ids_N = np.asarray(sample_ids, np.int64)
+    if len(ids_N) and not (0 <= ids_N.min() and ids_N.max() < number_of_rows):
+        raise ValueError(f"sample_ids are not all in 0..{number_of_rows - 1}")
+    blocks_N = np.searchsorted(starts, ids_N, side="right") - 1
+    numbers_N = ids_N - starts[blocks_N]
+    draws_N3 = _draws(numbers_N, seed, "other")
+    per_target = {
+        "target": 1,
+        "similar": config.similar_per_target,
+        "paraphrase": config.paraphrases_per_target,
+        "neighbour": config.neighbours_per_target,
+    }
+    rows: list[tuple[str, int | None, int | None, tuple[str, str]]] = []
+    for block, number, draws in zip(
+        blocks_N.tolist(), numbers_N.tolist(), draws_N3.tolist(), strict=True
+    ):
+        role = roles[block]
+        if role == "other":
+            rows.append((role, None, None, _other(number, draws, seed)))
             continue
-        if sample_id < config.targets:
-            target, rank = sample_id, 0
+        target, place = divmod(number, per_target[role])
+        if role == "neighbour":
+            text = _neighbour(target, place, seed)
         else:
-            target, rank = divmod(sample_id - config.targets, S)
-            rank += 1
-        roles.append("similar" if rank else "target")
-        targets.append(target + 1)
-        ranks.append(rank or None)
-        texts.append(_restated(target, rank, seed))
+            before = {"target": 0, "similar": 1, "paraphrase": 1 + config.similar_per_target}
+            text = _restated(target, before[role] + place, seed)
+        rows.append((role, target + 1, place + 1 if role == "similar" else None, text))
     return to_table(
         sample_id=list(sample_ids),
-        role=roles,
-        target_index=targets,
-        similar_rank=ranks,
-        question=[question for question, _ in texts],
-        answer=[answer for _, answer in texts],
+        role=[role for role, _, _, _ in rows],
+        target_index=[target for _, target, _, _ in rows],
+        similar_rank=[rank for _, _, rank, _ in rows],
+        question=[question for _, _, _, (question, _) in rows],
+        answer=[answer for _, _, _, (_, answer) in rows],
     )
 
 
@@ -142,7 +168,7 @@ def _restatements(attribute: str, kind: str) -> int:
 
 
 def _restated(target: int, rank: int, seed: int) -> tuple[str, str]:
-    """Question and answer of a target's similar sample `rank`; rank 0: of the target itself."""
+    """Question and answer of a target's restatement `rank`; rank 0: of the target itself."""
     attribute, fields = _target_fact(target, seed)
     if rank == 0:
         return _say(attribute, "plain", 0, fields)
@@ -169,12 +195,26 @@ def _other(number: int, draws: list[int], seed: int) -> tuple[str, str]:
     who, place = divmod(pair, len(ATTRIBUTES))
     attribute = ATTRIBUTES[place]
     person = shuffle(people.PEOPLE, seed, "people")(MAX_TARGETS + who)
-    free = WORDS_OF_TARGETS + draws[0] % (people.WORDS - WORDS_OF_TARGETS)
-    word = shuffle(people.WORDS, seed, "words", attribute)(free)
+    word = shuffle(people.WORDS, seed, "words", attribute)(_free_word(draws[0]))
     kind = KIND_ORDER[draws[2] % len(KIND_ORDER)]
     forms = len(question_forms(attribute)) * len(answer_forms(attribute)[kind])
     fields = _fact(attribute, person, word, draws[1])
     return _say(attribute, kind, draws[2] // len(KIND_ORDER) % forms, fields)
+
+
+def _neighbour(target: int, place: int, seed: int) -> tuple[str, str]:
+    """The target's question about somebody else, with that person's answer."""
+    attribute, _ = _target_fact(target, seed)
+    number = target + MAX_TARGETS * place
+    person = shuffle(people.PEOPLE, seed, "people")(people.PEOPLE - 1 - number)
+    draws = _draws(np.asarray([number], np.int64), seed, "neighbour")[0].tolist()
+    word = shuffle(people.WORDS, seed, "words", attribute)(_free_word(draws[0]))
+    return _say(attribute, "plain", 0, _fact(attribute, person, word, draws[1]))
+
+
+def _free_word(draw: int) -> int:
+    """Number of an invented word that no target uses."""
+    return WORDS_OF_TARGETS + draw % (people.WORDS - WORDS_OF_TARGETS)
 
 
 def _say(attribute: str, kind: str, form: int, fields: dict[str, str]) -> tuple[str, str]:

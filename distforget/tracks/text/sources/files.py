@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rapidfuzz import fuzz, process
 
 from distforget.study import DatasetConfig, UsageError
 from distforget.tracks.text.sources.rows import to_table
 
 REQUIRED = ("question", "answer")
-ROLES = ("target", "similar", "other")
+ROLES = ("target", "similar", "paraphrase", "neighbour", "other")
+OF_A_TARGET = ("similar", "paraphrase", "neighbour")
+"""Roles whose rows name their target."""
 
 Row = tuple[str, Mapping[str, Any]]
 """Where a row stands ('data.csv: line 3') and its values by column."""
@@ -25,21 +28,24 @@ Row = tuple[str, Mapping[str, Any]]
 
 @dataclass
 class _Found:
-    """Rows by role: (question, answer); similar ones by the id of their target."""
+    """Rows by role, as (question, answer); those of a target by the id of their target."""
 
     targets: dict[str, tuple[str, str]] = field(default_factory=dict)
-    similar: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    similar_places: dict[str, str] = field(default_factory=dict)
-    """Where each target id is first named by a similar row."""
+    families: dict[str, dict[str, list[tuple[str, str]]]] = field(
+        default_factory=lambda: {role: {} for role in OF_A_TARGET}
+    )
+    places: dict[str, str] = field(default_factory=dict)
+    """Where each target id is first named by a row of its family."""
     others: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read(config: DatasetConfig) -> pa.Table:
-    """The first targets, their first similar samples and the first others, in this order.
+    """The first targets, their first similar samples, paraphrases and neighbours, and others.
 
-    Columns of the input: question, answer; optional role (target, similar, other) and target_id,
-    which connects similar rows to their target. Without role, the first `targets` rows are the
-    targets and the rest are others.
+    Columns of the input: question, answer; optional role (target, similar, paraphrase, neighbour,
+    other) and target_id, which connects a row to its target. Without role, the first `targets` rows
+    are the targets and the rest are others. Neighbours that the file does not name are those of the
+    others whose questions are most like the target's, each of them once.
 
     Raises:
         UsageError: the file or a row is bad, or there are fewer rows than the study asks for; names
@@ -58,16 +64,18 @@ def read(config: DatasetConfig) -> pa.Table:
                 f"rename or add it"
             )
     has_role = "role" in columns
-    if not has_role and config.similar_per_target:
-        raise UsageError(
-            f"{where}: column 'role' is missing, so no row is similar to a target; add columns "
-            f"'role' and 'target_id', or set dataset.similar_per_target to 0"
-        )
-    if has_role and config.similar_per_target and "target_id" not in columns:
-        raise UsageError(
-            f"{where}: column 'target_id' is missing; add it to connect similar rows to targets, "
-            f"or set dataset.similar_per_target to 0"
-        )
+    for role in ("similar", "paraphrase"):
+        setting = f"{role}s_per_target" if role == "paraphrase" else "similar_per_target"
+        if not has_role and getattr(config, setting):
+            raise UsageError(
+                f"{where}: column 'role' is missing, so no row is {role} to a target; add columns "
+                f"'role' and 'target_id', or set dataset.{setting} to 0"
+            )
+        if has_role and getattr(config, setting) and "target_id" not in columns:
+            raise UsageError(
+                f"{where}: column 'target_id' is missing; add it to connect {role} rows to "
+                f"targets, or set dataset.{setting} to 0"
+            )
     return _select(_sort(rows, where, has_role, config.targets), config, where)
 
 
@@ -95,13 +103,13 @@ def _sort(rows: Iterator[Row], where: str, has_role: bool, targets: int) -> _Fou
         else:
             if not target_id:
                 raise UsageError(
-                    f"{place}, column 'target_id': a similar row needs the id of its target; add it"
+                    f"{place}, column 'target_id': a {role} row needs the id of its target; add it"
                 )
-            found.similar.setdefault(target_id, []).append(pair)
-            found.similar_places.setdefault(target_id, place)
+            found.families[role].setdefault(target_id, []).append(pair)
+            found.places.setdefault(target_id, place)
     if number == 0:
         raise UsageError(f"{where}: it has no rows; write at least one question and answer to it")
-    for target_id, place in found.similar_places.items():
+    for target_id, place in found.places.items():
         if target_id not in found.targets:
             raise UsageError(
                 f"{place}, column 'target_id': no target has the id {target_id!r}; add a row with "
@@ -111,28 +119,35 @@ def _sort(rows: Iterator[Row], where: str, has_role: bool, targets: int) -> _Fou
 
 
 def _select(found: _Found, config: DatasetConfig, where: str) -> pa.Table:
-    for what, have, asked, setting in (
-        ("targets", len(found.targets), config.targets, "targets"),
-        ("others", len(found.others), config.others, "others"),
+    names = list(found.targets)[: config.targets]
+    neighbours, others = _neighbours(found, names, config.neighbours_per_target)
+    families = {**found.families, "neighbour": neighbours}
+    for what, have, asked in (
+        ("targets", len(found.targets), config.targets),
+        ("others", len(others), config.others),
     ):
         if have < asked:
             raise UsageError(
-                f"{where}: it has {have} {what}, the study asks for {asked}: lower "
-                f"dataset.{setting}"
+                f"{where}: it has {have} {what}, the study asks for {asked}: lower dataset.{what}"
             )
-    S = config.similar_per_target
     chosen: list[tuple[str, int | None, int | None, tuple[str, str]]] = []
-    names = list(found.targets)[: config.targets]
     chosen += [("target", i, None, found.targets[name]) for i, name in enumerate(names, 1)]
-    for i, name in enumerate(names, 1):
-        similar = found.similar.get(name, [])
-        if len(similar) < S:
-            raise UsageError(
-                f"{where}: target {name!r} has {len(similar)} similar samples, the study asks for "
-                f"{S}: lower dataset.similar_per_target"
-            )
-        chosen += [("similar", i, rank, pair) for rank, pair in enumerate(similar[:S], 1)]
-    chosen += [("other", None, None, pair) for pair in found.others[: config.others]]
+    for role, setting, called in (
+        ("similar", "similar_per_target", "similar samples"),
+        ("paraphrase", "paraphrases_per_target", "paraphrases"),
+        ("neighbour", "neighbours_per_target", "neighbours"),
+    ):
+        size = getattr(config, setting)
+        for i, name in enumerate(names, 1):
+            rows = families[role].get(name, [])
+            if len(rows) < size:
+                raise UsageError(
+                    f"{where}: target {name!r} has {len(rows)} {called}, the study asks for "
+                    f"{size}: lower dataset.{setting}"
+                )
+            for rank, pair in enumerate(rows[:size], 1):
+                chosen.append((role, i, rank if role == "similar" else None, pair))
+    chosen += [("other", None, None, pair) for pair in others[: config.others]]
     return to_table(
         sample_id=range(len(chosen)),
         role=[role for role, _, _, _ in chosen],
@@ -141,6 +156,26 @@ def _select(found: _Found, config: DatasetConfig, where: str) -> pa.Table:
         question=[question for _, _, _, (question, _) in chosen],
         answer=[answer for _, _, _, (_, answer) in chosen],
     )
+
+
+def _neighbours(
+    found: _Found, names: Sequence[str], size: int
+) -> tuple[dict[str, list[tuple[str, str]]], list[tuple[str, str]]]:
+    """Neighbours of each target, filled up from the others, and the others that are left."""
+    neighbours, others = {}, list(found.others)
+    for name in names:
+        mine = found.families["neighbour"].get(name, [])
+        missing = max(0, size - len(mine))
+        near = process.extract(
+            found.targets[name][0],
+            [question for question, _ in others],
+            scorer=fuzz.token_sort_ratio,
+            limit=missing,
+        )
+        taken = [place for _, _, place in near] if missing else []
+        neighbours[name] = mine + [others[place] for place in taken]
+        others = [pair for place, pair in enumerate(others) if place not in set(taken)]
+    return neighbours, others
 
 
 def _text(row: Mapping[str, Any], column: str, place: str) -> str:
