@@ -84,4 +84,5 @@ def random_answer(samples: pa.Table, target: pa.Table, repetition: int, study: S
         )
     draw = rng(study.seed, "random answer", number, repetition)
     answer = pool["answer"].take([int(draw.integers(len(pool)))])
-    return target.set_column(target.schema.get_field_index("answer"), "answer", answer)
+    place = target.schema.get_field_index("answer")
+    return target.set_column(place, target.schema.field(place), answer)
