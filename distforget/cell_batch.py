@@ -36,7 +36,10 @@ def unlearn(
 
     Args:
         cells: of the model, dose and repetition that `start` and `retain` belong to.
-        retain: needed if any cell's method has a regulariser.
+        retain: needed if any cell's method has a regulariser; its reference is that of `start`.
+
+    Raises:
+        ValueError: the learner's model has no slots.
     """
     began = time.monotonic()
     slots = _slots(learner)

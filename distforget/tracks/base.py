@@ -104,7 +104,11 @@ class Learner(Protocol):
     def ask(
         self, samples: pa.Table, slot_of_row: Sequence[int] | None = None
     ) -> tuple[list[str], list[int]]:
-        """Answers to samples and their lengths in tokens, in the order of the rows."""
+        """Answers to samples and their lengths in tokens, in the order of the rows.
+
+        Args:
+            slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.
+        """
         ...
 
     def score(self, answers: Sequence[str], samples: pa.Table) -> Mapping[str, np.ndarray]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -142,6 +141,8 @@ class Adapters:
 
     def write(self, weights: Mapping[str, Tensor], folder: Path) -> None:
         """Write a slot's weights as adapter_model.safetensors and adapter_config.json for peft."""
+        from peft import LoraConfig  # slow to import, and needed by few
+
         rank = len(weights[_key(next(iter(self.layers)), "lora_A")])
         targets = self.config.target_modules
         LoraConfig(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,10 +15,12 @@ from transformers import PreTrainedModel
 from distforget import losses
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, RetainBatches, TermsOfStep
-from distforget.tracks.text.adapters import Adapters
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
 from distforget.tracks.text.rouge import rouge_scores
 from distforget.tracks.text.terms import TextTermsOfCells
+
+if TYPE_CHECKING:
+    from distforget.tracks.text.adapters import Adapters
 
 
 class TextLearner:
@@ -131,7 +134,7 @@ class TextLearner:
             for place, index in enumerate(rows):
                 ids[place, width - len(prompts[index]) :] = torch.tensor(prompts[index])
                 mask[place, width - len(prompts[index]) :] = 1
-            with self.rows(slot_of_row and [slot_of_row[i] for i in rows]):
+            with self.rows(None if slot_of_row is None else [slot_of_row[i] for i in rows]):
                 output = self.module.generate(  # type: ignore[operator] # untyped in transformers
                     input_ids=ids.to(device),
                     attention_mask=mask.to(device),
