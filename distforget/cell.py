@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.study import Study
 from distforget.tracks.base import Learner, RetainBatches
-from distforget.training import TorchStepper, restore, run_steps
+from distforget.training import StepReport, TorchStepper, restore, run_steps
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,7 @@ def unlearn(
     began = time.monotonic()
     restore(learner.module, start)
     method, config = cell.method.method, cell.method.config
-    forget = selection.target_row(samples, cell.unlearned)
-    if method.answers == "random":
-        forget = selection.random_answer(samples, forget, cell.repetition, cell.study)
-    terms_of = learner.terms(learner.encode(forget), retain)
+    terms_of = learner.terms(learner.encode(forget_rows(samples, cell)), retain)
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
     reports = list(
         run_steps(
@@ -72,14 +69,24 @@ def unlearn(
         reached = {name: p.detach() for name, p in learner.module.named_parameters()}
         theta_0 = {name: torch.as_tensor(start[name]).to(p) for name, p in reached.items()}
         restore(learner.module, method.finish(theta_0, reached, config))
-    finite = all(bool(torch.isfinite(p).all()) for p in learner.module.parameters())
-    return Unlearned(
-        len(reports),
-        reports[0].loss,
-        reports[-1].loss,
-        reports[-1].diverged or not finite,
-        time.monotonic() - began,
-    )
+    return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
+
+
+def forget_rows(samples: pa.Table, cell: Cell) -> pa.Table:
+    """The cell's forget set, with the answers that its method trains on."""
+    forget = selection.target_row(samples, cell.unlearned)
+    if cell.method.method.answers == "random":
+        return selection.random_answer(samples, forget, cell.repetition, cell.study)
+    return forget
+
+
+def unlearned(
+    reports: Sequence[StepReport], weights: Iterable[torch.Tensor], seconds: float
+) -> Unlearned:
+    """The outcome of these steps, which led to these weights."""
+    finite = all(bool(torch.isfinite(w).all()) for w in weights)
+    first, last = reports[0], reports[-1]
+    return Unlearned(len(reports), first.loss, last.loss, last.diverged or not finite, seconds)
 
 
 def ask(learner: Learner, asked: pa.Table, identity: Mapping[str, Any]) -> dict[str, pa.Table]:
@@ -89,7 +96,17 @@ def ask(learner: Learner, asked: pa.Table, identity: Mapping[str, Any]) -> dict[
         asked: rows of `samples`.
         identity: model, phase, dose, ... as in the tables' first columns.
     """
-    texts, sizes = learner.ask(asked)
+    return tables(learner, *learner.ask(asked), asked, identity)
+
+
+def tables(
+    learner: Learner,
+    texts: Sequence[str],
+    sizes: Sequence[int],
+    asked: pa.Table,
+    identity: Mapping[str, Any],
+) -> dict[str, pa.Table]:
+    """Tables `answers` and `scores` of answers and their lengths; else as :func:`ask`."""
     whose = asked.select(["sample_id", "role", "target_index"]).to_pylist()
     answers = [
         {**identity, **row, "answer": text, "answer_tokens": size}
@@ -115,17 +132,26 @@ def run(
     identity: Mapping[str, Any],
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """A whole cell: its tables, and its columns of `cells` (losses, seconds, divergence)."""
-    unlearned = unlearn(learner, start, samples, cell, retain)
+    outcome = unlearn(learner, start, samples, cell, retain)
     began = time.monotonic()
-    asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
-    tables = ask(learner, asked, {**identity, "phase": "post_unlearn"})
-    return tables, {
-        "diverged": unlearned.diverged,
-        "steps": unlearned.steps,
-        "first_loss": _or_none(unlearned.first_loss),
-        "last_loss": _or_none(unlearned.last_loss),
-        "unlearn_seconds": unlearned.seconds,
-        "ask_seconds": time.monotonic() - began,
+    found = ask(learner, asked_rows(samples, cell), {**identity, "phase": "post_unlearn"})
+    return found, columns(outcome, time.monotonic() - began)
+
+
+def asked_rows(samples: pa.Table, cell: Cell) -> pa.Table:
+    """What the cell's model is asked after unlearning."""
+    return selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
+
+
+def columns(outcome: Unlearned, ask_seconds: float) -> dict[str, Any]:
+    """The columns of `cells` that say how unlearning and asking went."""
+    return {
+        "diverged": outcome.diverged,
+        "steps": outcome.steps,
+        "first_loss": _or_none(outcome.first_loss),
+        "last_loss": _or_none(outcome.last_loss),
+        "unlearn_seconds": outcome.seconds,
+        "ask_seconds": ask_seconds,
     }
 
 

@@ -125,5 +125,5 @@ def with_random_answer(
         )
     draw = rng(study.seed, "random answer", target, repetition)
     answer = pool["answer"][int(draw.integers(len(pool)))]
-    column = pa.repeat(answer, len(rows))
-    return rows.set_column(rows.schema.get_field_index("answer"), "answer", column)
+    place = rows.schema.get_field_index("answer")
+    return rows.set_column(place, rows.schema.field(place), pa.repeat(answer, len(rows)))

@@ -105,6 +105,16 @@ class FinetuneConfig(Frozen):
     gradient_clip: float = Field(1.0, gt=0)
 
 
+class AdapterConfig(Frozen):
+    """LoRA: W + alpha/rank * B A in linear layers of a model that otherwise stays as it is."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha/rank")
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "all-linear", description="all but the output layer, or last parts of names, e.g. q_proj"
+    )
+
+
 class UnlearnConfig(Frozen):
     """What every cell of a model and dose shares: the retain batches D_r."""
 

@@ -135,6 +135,11 @@ class StepReport:
     loss: float
     diverged: bool
 
+    @classmethod
+    def of(cls, loss: float, changed: bool) -> StepReport:
+        """What to say of a step with this loss that changed the weights, or could not."""
+        return cls(loss, not (changed and math.isfinite(loss) and abs(loss) < EXPLODED_LOSS))
+
 
 def run_steps(
     stepper: Stepper,
@@ -156,10 +161,9 @@ def run_steps(
             own += float(share.detach())
             stepper.backward(share)
         (loss,) = stepper.sum([own])
-        changed = stepper.step(learning_rate)
-        diverged = not (changed and math.isfinite(loss) and abs(loss) < EXPLODED_LOSS)
-        yield StepReport(loss, diverged)
-        if diverged:
+        report = StepReport.of(loss, stepper.step(learning_rate))
+        yield report
+        if report.diverged:
             return
 
 

@@ -17,8 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LOCK = Path(__file__).parent / "versions.lock"
 
-ENCODING = ("tracks/text/encoding.py", "tracks/text/learner.py", "losses.py")
-SCORING = ("cell.py", "selection.py", "tracks/text/rouge.py", *ENCODING)
+ENCODING = (
+    "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py", "losses.py",
+)  # fmt: skip
+SCORING = ("cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", *ENCODING)
 
 STAGE_FILES = {
     "dataset": ("engine/data.py", "tracks/text/sources"),
@@ -28,7 +30,9 @@ STAGE_FILES = {
     ),
     "reference": ("selection.py", *ENCODING),
     "ask": SCORING,
-    "cell": ("training.py", "methods/__init__.py", "methods/base.py", *SCORING),
+    "cell": (
+        "training.py", "methods/__init__.py", "methods/base.py", "tracks/text/terms.py", *SCORING,
+    ),
 }  # fmt: skip
 """Files and folders under distforget/ that make a stage's result.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,10 +34,41 @@ class Fit:
     exact_rows: int
 
 
+class Slots(Protocol):
+    """Small sets of weights, one a slot, on a shared model that is not trained itself."""
+
+    def load(self, slots: Sequence[Mapping[str, Any]]) -> None:
+        """Copy these weights into slots 0, 1, ...; there are then as many as given."""
+        ...
+
+    def weights(self, slot: int) -> dict[str, Tensor]:
+        """A copy of a slot's weights."""
+        ...
+
+    def parameters(self, slot: int) -> nn.ParameterList:
+        """A slot's weights as parameters of their own: what changes them changes the slot."""
+        ...
+
+    def take_gradients(self, slots: Mapping[int, nn.ParameterList]) -> None:
+        """Move the gradients of a backward pass to the parameters of these slots."""
+        ...
+
+    def in_one_basis(
+        self, start: Mapping[str, Any], reached: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Both weights written so that sums of them are sums of the models' whole weights."""
+        ...
+
+
 class Learner(Protocol):
     """A model with all that is needed to teach, ask and score it in its track."""
 
     module: nn.Module
+
+    @property
+    def slots(self) -> Slots | None:
+        """None: the model's own weights are trained. Slot 0 is the one used if none is named."""
+        ...
 
     def encode(self, samples: pa.Table) -> Examples:
         """Rows of a `samples` table as examples."""
@@ -51,12 +82,33 @@ class Learner(Protocol):
         """The terms of each unlearning step on a forget set; the model must be at theta_0."""
         ...
 
+    def terms_of_cells(
+        self,
+        forget: Any,
+        rows: Sequence[Sequence[int]],
+        retain: RetainBatches | None,
+        retaining: Collection[int],
+    ) -> TermsOfCells:
+        """The same of several cells, where slot i is cell i's and must be at its theta_0.
+
+        Args:
+            forget: examples of which `rows[i]` are cell i's forget set.
+            retaining: the cells that ask for retain terms.
+        """
+        ...
+
     def reference(self, retain: Any, batches: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Per retain batch i, tensor str(i): what retain_kl compares with."""
         ...
 
-    def ask(self, samples: pa.Table) -> tuple[list[str], list[int]]:
-        """Answers to samples and their lengths in tokens, in the order of the rows."""
+    def ask(
+        self, samples: pa.Table, slot_of_row: Sequence[int] | None = None
+    ) -> tuple[list[str], list[int]]:
+        """Answers to samples and their lengths in tokens, in the order of the rows.
+
+        Args:
+            slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.
+        """
         ...
 
     def score(self, answers: Sequence[str], samples: pa.Table) -> Mapping[str, np.ndarray]:
@@ -78,4 +130,12 @@ class TermsOfStep(Protocol):
 
     def __call__(self, step: int) -> Terms:
         """Fresh terms: nothing is computed before it is asked for."""
+        ...
+
+
+class TermsOfCells(Protocol):
+    """Gives the Terms of step i, for several cells that share their forward passes."""
+
+    def __call__(self, step: int, cells: Sequence[int]) -> Sequence[Terms]:
+        """One for each of these cells; nothing is computed before it is asked for."""
         ...

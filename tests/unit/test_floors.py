@@ -21,7 +21,7 @@ FLOORS = (
         "distforget.provenance",
     ),
     ("distforget.tracks", "distforget.selection", "distforget.training"),
-    ("distforget.plan", "distforget.analysis", "distforget.cell"),
+    ("distforget.plan", "distforget.analysis", "distforget.cell", "distforget.cell_batch"),
     ("distforget.engine",),
     ("distforget.report", "distforget.query"),
     ("distforget.cli",),
@@ -30,7 +30,15 @@ FLOORS = (
 
 ONLY_IN_ENGINE = ("ray", "deepspeed")
 
-KNOWS_NO_TRACK = ("cell.py", "training.py", "store.py", "methods", "analysis", "engine")
+KNOWS_NO_TRACK = (
+    "cell.py",
+    "cell_batch.py",
+    "training.py",
+    "store.py",
+    "methods",
+    "analysis",
+    "engine",
+)
 TEXT_WORDS = frozenset(
     {
         "question", "questions", "prompt", "prompts", "tokenizer", "input_ids", "attention_mask",

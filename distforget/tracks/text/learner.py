@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,24 +14,43 @@ from transformers import PreTrainedModel
 
 from distforget import losses
 from distforget.study import VerifyConfig
-from distforget.tracks.base import Fit, RetainBatches
+from distforget.tracks.base import Fit, RetainBatches, TermsOfStep
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
 from distforget.tracks.text.rouge import rouge_scores
+from distforget.tracks.text.terms import TextTermsOfCells
+
+if TYPE_CHECKING:
+    from distforget.tracks.text.adapters import Adapters
 
 
 class TextLearner:
-    """Model, encoder and verification settings."""
+    """Model, encoder and verification settings; `slots` are the model's adapters, if it has any."""
 
-    def __init__(self, module: PreTrainedModel, encoder: Encoder, verify: VerifyConfig) -> None:
+    def __init__(
+        self,
+        module: PreTrainedModel,
+        encoder: Encoder,
+        verify: VerifyConfig,
+        slots: Adapters | None = None,
+    ) -> None:
         self.module = module
         self.encoder = encoder
         self.verify = verify
+        self.slots = slots
 
     def encode(self, samples: pa.Table) -> TextExamples:
         """See `Learner.encode`."""
         return self.encoder.encode(samples)
 
-    def logits(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+    def rows(self, slot_of_row: Sequence[int] | None) -> AbstractContextManager[None]:
+        """Forward passes inside take batches of these rows, each with its slot; None: slot 0."""
+        if self.slots is None or slot_of_row is None:
+            return nullcontext()
+        return self.slots.rows(slot_of_row)
+
+    def logits(
+        self, batch: TextBatch, slot_of_row: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits (B, K, V) and labels (B, K) of the last K positions: those around the answers.
 
         Answers end at the right edge, so positions before the longest one need no logits.
@@ -39,13 +59,14 @@ class TextLearner:
         labels_BT = batch.labels_BT
         keep = int((labels_BT != losses.IGNORED).sum(1).max()) + 1
         positions_BT = (batch.attention_mask_BT.cumsum(1) - 1).clamp(min=0)
-        output = self.module(
-            input_ids=batch.input_ids_BT.to(device),
-            attention_mask=batch.attention_mask_BT.to(device),
-            position_ids=positions_BT.to(device),
-            use_cache=False,
-            logits_to_keep=keep,
-        )
+        with self.rows(slot_of_row):
+            output = self.module(
+                input_ids=batch.input_ids_BT.to(device),
+                attention_mask=batch.attention_mask_BT.to(device),
+                position_ids=positions_BT.to(device),
+                use_cache=False,
+                logits_to_keep=keep,
+            )
         return output.logits, labels_BT[:, -keep:].to(device)
 
     def fit(self, examples: TextExamples, rows: Sequence[int]) -> Fit:
@@ -63,9 +84,26 @@ class TextLearner:
             int(right_BK.all(1).sum()),
         )
 
-    def terms(self, forget: TextExamples, retain: RetainBatches | None) -> TextTermsOfStep:
+    def terms(self, forget: TextExamples, retain: RetainBatches | None) -> TermsOfStep:
         """See `Learner.terms`."""
-        return TextTermsOfStep(self, forget, retain)
+        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0])
+        return lambda step: terms_of(step, [0])[0]
+
+    def terms_of_cells(
+        self,
+        forget: TextExamples,
+        rows: Sequence[Sequence[int]],
+        retain: RetainBatches | None,
+        retaining: Collection[int],
+    ) -> TextTermsOfCells:
+        """See `Learner.terms_of_cells`."""
+
+        def forward(
+            examples: TextExamples, rows: Sequence[int], slot_of_row: Sequence[int]
+        ) -> tuple[Tensor, Tensor]:
+            return self.logits(self.encoder.batch(examples, rows), slot_of_row)
+
+        return TextTermsOfCells(forward, forget, rows, retain, retaining)
 
     @torch.no_grad()
     def reference(
@@ -79,7 +117,9 @@ class TextLearner:
         return found
 
     @torch.no_grad()
-    def ask(self, samples: pa.Table) -> tuple[list[str], list[int]]:
+    def ask(
+        self, samples: pa.Table, slot_of_row: Sequence[int] | None = None
+    ) -> tuple[list[str], list[int]]:
         """Greedy answers, rows of like length together."""
         tokenizer = self.encoder.tokenizer
         device = next(self.module.parameters()).device
@@ -94,15 +134,16 @@ class TextLearner:
             for place, index in enumerate(rows):
                 ids[place, width - len(prompts[index]) :] = torch.tensor(prompts[index])
                 mask[place, width - len(prompts[index]) :] = 1
-            output = self.module.generate(  # type: ignore[operator] # untyped in transformers
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=self.verify.max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+            with self.rows(None if slot_of_row is None else [slot_of_row[i] for i in rows]):
+                output = self.module.generate(  # type: ignore[operator] # untyped in transformers
+                    input_ids=ids.to(device),
+                    attention_mask=mask.to(device),
+                    max_new_tokens=self.verify.max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    eos_token_id=tokenizer.eos_token_id,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
             for index, row in zip(rows, output[:, width:].tolist(), strict=True):
                 end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else None
                 texts[index] = str(tokenizer.decode(row[:end], skip_special_tokens=True)).strip()
@@ -113,72 +154,3 @@ class TextLearner:
         """ROUGE of answers against the samples' true ones."""
         table = rouge_scores(answers, samples["answer"].to_pylist(), self.verify.use_stemmer)
         return {name: table[name].to_numpy() for name in self.verify.metrics}
-
-
-class TextTermsOfStep:
-    """Gives each step its terms; keeps what all steps share."""
-
-    def __init__(
-        self, learner: TextLearner, forget: TextExamples, retain: RetainBatches | None
-    ) -> None:
-        self.learner = learner
-        self.forget_batch = learner.encoder.batch(forget, range(len(forget.sizes)))
-        self.retain = retain
-        self.reference_logprobs_B: Tensor | None = None
-
-    def __call__(self, step: int) -> TextTerms:
-        """Fresh terms of step `step`."""
-        return TextTerms(self, step)
-
-
-class TextTerms:
-    """Implements `methods.base.Terms`: a forward pass for the target, one for the retain batch."""
-
-    def __init__(self, shared: TextTermsOfStep, step: int) -> None:
-        self.shared = shared
-        self.step = step
-
-    @cached_property
-    def _target(self) -> tuple[Tensor, Tensor]:
-        return self.shared.learner.logits(self.shared.forget_batch)
-
-    @cached_property
-    def _batch_index(self) -> int:
-        assert self.shared.retain is not None  # a method with a regulariser is given batches
-        return self.step % len(self.shared.retain.batches)
-
-    @cached_property
-    def _retain(self) -> tuple[Tensor, Tensor]:
-        retain = self.shared.retain
-        assert retain is not None
-        learner = self.shared.learner
-        batch = learner.encoder.batch(retain.examples, retain.batches[self._batch_index])
-        return learner.logits(batch)
-
-    def target_nll(self) -> Tensor:
-        """See `Terms`."""
-        return losses.answer_nll(*self._target)
-
-    def target_logprobs_B(self) -> Tensor:
-        """See `Terms`."""
-        return losses.answer_logprobs(*self._target)
-
-    def target_reference_logprobs_B(self) -> Tensor:
-        """See `Terms`; the first step is at theta_0, so its own pass is the reference."""
-        if self.shared.reference_logprobs_B is None:
-            assert self.step == 0
-            self.shared.reference_logprobs_B = self.target_logprobs_B().detach()
-        return self.shared.reference_logprobs_B
-
-    def retain_nll(self) -> Tensor:
-        """See `Terms`."""
-        return losses.answer_nll(*self._retain)
-
-    def retain_kl(self) -> Tensor:
-        """See `Terms`."""
-        logits, labels = self._retain
-        assert self.shared.retain is not None
-        reference_NV = self.shared.retain.reference[str(self._batch_index)].to(logits.device)
-        return losses.answer_token_kl(
-            losses.answer_token_distributions(logits, labels), reference_NV
-        )

@@ -1,0 +1,143 @@
+"""Several cells of one model state in one batch, as `cell` does one; who shares it is not its say.
+
+Cells are slots of small weights (adapters) on one model. Their rows share the forward and backward
+passes; loss, clipping, optimiser, learning rate and number of steps are each cell's own, so that a
+cell's outcome is that of :mod:`distforget.cell` alone up to floating-point noise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from distforget import cell as single
+from distforget.cell import Cell, Unlearned
+from distforget.tracks.base import Learner, RetainBatches, Slots
+from distforget.training import StepReport, TorchStepper
+
+
+def unlearn(
+    learner: Learner,
+    start: Mapping[str, Any],
+    samples: pa.Table,
+    cells: Sequence[Cell],
+    retain: RetainBatches | None,
+) -> list[Unlearned]:
+    """Unlearn each cell's target from the slot weights `start` (theta_0); slot i is then cell i's.
+
+    A cell that diverges stops and leaves the others as they are. An error is that of all of them.
+    Seconds are each cell's equal part.
+
+    Args:
+        cells: of the model, dose and repetition that `start` and `retain` belong to.
+        retain: needed if any cell's method has a regulariser; its reference is that of `start`.
+
+    Raises:
+        ValueError: the learner's model has no slots.
+    """
+    began = time.monotonic()
+    slots = _slots(learner)
+    slots.load([start] * len(cells))
+    reports = _steps(learner, slots, samples, cells, retain)
+    finished: list[Mapping[str, Tensor]] = []
+    for slot, cell in enumerate(cells):
+        weights: Mapping[str, Tensor] = slots.weights(slot)
+        if cell.method.method.finish is not None:
+            both = slots.in_one_basis(start, weights)
+            weights = cell.method.method.finish(*both, cell.method.config)
+        finished.append(weights)
+    slots.load(finished)
+    seconds = (time.monotonic() - began) / len(cells)
+    return [
+        single.unlearned(mine, weights.values(), seconds)
+        for mine, weights in zip(reports, finished, strict=True)
+    ]
+
+
+def _steps(
+    learner: Learner,
+    slots: Slots,
+    samples: pa.Table,
+    cells: Sequence[Cell],
+    retain: RetainBatches | None,
+) -> list[list[StepReport]]:
+    """Take all steps of all cells; reports by cell."""
+    forget = [single.forget_rows(samples, cell) for cell in cells]
+    ends = [0, *accumulate(len(rows) for rows in forget)]
+    terms_of = learner.terms_of_cells(
+        learner.encode(pa.concat_tables(forget)),
+        [range(*bounds) for bounds in pairwise(ends)],
+        retain,
+        [i for i, cell in enumerate(cells) if cell.method.regulariser],
+    )
+    parameters = {i: slots.parameters(i) for i in range(len(cells))}
+    steppers = [
+        TorchStepper(parameters[i], weight_decay=0.0, clip=cell.method.config.gradient_clip)
+        for i, cell in enumerate(cells)
+    ]
+    reports: list[list[StepReport]] = [[] for _ in cells]
+    running = list(range(len(cells)))
+    for step in range(max(cell.method.config.steps for cell in cells)):
+        running = [i for i in running if step < cells[i].method.config.steps]
+        if not running:
+            break
+        terms = terms_of(step, running)
+        losses = [cells[i].method.loss(mine) for i, mine in zip(running, terms, strict=True)]
+        # A row depends on its own slot alone, so the gradients of the sum are those of the cells.
+        torch.autograd.backward(losses)
+        slots.take_gradients({i: parameters[i] for i in running})
+        for i, loss in zip(running, losses, strict=True):
+            changed = steppers[i].step(cells[i].method.config.learning_rate)
+            reports[i].append(StepReport.of(float(loss.detach()), changed))
+        running = [i for i in running if not reports[i][-1].diverged]
+    return reports
+
+
+def ask(
+    learner: Learner, asked: Sequence[pa.Table], identities: Sequence[Mapping[str, Any]]
+) -> list[dict[str, pa.Table]]:
+    """Tables `answers` and `scores` of each slot, as :func:`distforget.cell.ask` of one model.
+
+    Args:
+        asked: rows of `samples` that slot i is asked.
+    """
+    ends = [0, *accumulate(len(rows) for rows in asked)]
+    slot_of_row = [slot for slot, rows in enumerate(asked) for _ in range(len(rows))]
+    texts, sizes = learner.ask(pa.concat_tables(asked), slot_of_row)
+    return [
+        single.tables(learner, texts[low:high], sizes[low:high], rows, identity)
+        for (low, high), rows, identity in zip(pairwise(ends), asked, identities, strict=True)
+    ]
+
+
+def run(
+    learner: Learner,
+    start: Mapping[str, Any],
+    samples: pa.Table,
+    cells: Sequence[Cell],
+    retain: RetainBatches | None,
+    identities: Sequence[Mapping[str, Any]],
+) -> list[tuple[dict[str, pa.Table], dict[str, Any]]]:
+    """Whole cells, as :func:`distforget.cell.run` does one; seconds are each cell's equal part."""
+    outcomes = unlearn(learner, start, samples, cells, retain)
+    began = time.monotonic()
+    asked = [single.asked_rows(samples, cell) for cell in cells]
+    named = [{**identity, "phase": "post_unlearn"} for identity in identities]
+    tables = ask(learner, asked, named)
+    seconds = (time.monotonic() - began) / len(cells)
+    return [
+        (found, single.columns(outcome, seconds))
+        for found, outcome in zip(tables, outcomes, strict=True)
+    ]
+
+
+def _slots(learner: Learner) -> Slots:
+    if learner.slots is None:
+        raise ValueError("cells share a batch only on a model with slots of adapters")
+    return learner.slots
