@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.study import Study
-from distforget.tracks.base import Learner, RetainBatches
+from distforget.tracks.base import Learner, Noise, RetainBatches
 from distforget.training import StepReport, TorchStepper, restore, run_steps
 
 
@@ -38,6 +39,16 @@ class Cell:
     unlearned: int
     dose: int
     repetition: int
+    placebo: bool = False
+    """Unlearn an unrelated sample instead, and ask all the same about the target."""
+
+    @property
+    def noise(self) -> Noise | None:
+        """Of enhanced unlearning; drawn for target and repetition, alike for all methods."""
+        if self.method.enhanced is None:
+            return None
+        about = ("noise", self.unlearned, self.repetition)
+        return Noise(self.method.enhanced, self.study.seed, about)
 
 
 def unlearn(
@@ -49,13 +60,16 @@ def unlearn(
 ) -> Unlearned:
     """Restore the weights `start` (theta_0), then unlearn the cell's target.
 
+    A method without steps (retrain) is done with it: its start was trained without the target.
     Divergence is an outcome: the weights reached are asked all the same. A step whose gradient is
     not finite leaves them as they were before it.
     """
     began = time.monotonic()
     restore(learner.module, start)
     method, config = cell.method.method, cell.method.config
-    terms_of = learner.terms(learner.encode(forget_rows(samples, cell)), retain)
+    if method.forget is None:
+        return unlearned([], learner.module.parameters(), time.monotonic() - began)
+    terms_of = learner.terms(learner.encode(forget_rows(samples, cell)), retain, cell.noise)
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
     reports = list(
         run_steps(
@@ -73,10 +87,19 @@ def unlearn(
 
 
 def forget_rows(samples: pa.Table, cell: Cell) -> pa.Table:
-    """The cell's forget set, with the answers that its method trains on."""
-    forget = selection.target_row(samples, cell.unlearned)
+    """The cell's forget set with the answers that its method trains on: target, paraphrases."""
+    study, target = cell.study, cell.unlearned
+    forget = (
+        selection.placebo_row(samples, target, cell.dose, cell.repetition, study)
+        if cell.placebo
+        else selection.target_row(samples, target)
+    )
+    if cell.method.enhanced:
+        count = cell.method.enhanced.paraphrases
+        paraphrases = selection.paraphrase_rows(samples, target, count)
+        forget = pa.concat_tables([forget, paraphrases])
     if cell.method.method.answers == "random":
-        return selection.random_answer(samples, forget, cell.repetition, cell.study)
+        return selection.with_random_answer(samples, forget, target, cell.repetition, study)
     return forget
 
 
@@ -85,6 +108,8 @@ def unlearned(
 ) -> Unlearned:
     """The outcome of these steps, which led to these weights."""
     finite = all(bool(torch.isfinite(w).all()) for w in weights)
+    if not reports:
+        return Unlearned(0, math.nan, math.nan, not finite, seconds)
     first, last = reports[0], reports[-1]
     return Unlearned(len(reports), first.loss, last.loss, last.diverged or not finite, seconds)
 
@@ -96,17 +121,18 @@ def ask(learner: Learner, asked: pa.Table, identity: Mapping[str, Any]) -> dict[
         asked: rows of `samples`.
         identity: model, phase, dose, ... as in the tables' first columns.
     """
-    return tables(learner, *learner.ask(asked), asked, identity)
+    texts, sizes = learner.ask(asked)
+    return tables(texts, sizes, learner.score(texts, asked), asked, identity)
 
 
 def tables(
-    learner: Learner,
     texts: Sequence[str],
     sizes: Sequence[int],
+    values_of: Mapping[str, np.ndarray],
     asked: pa.Table,
     identity: Mapping[str, Any],
 ) -> dict[str, pa.Table]:
-    """Tables `answers` and `scores` of answers and their lengths; else as :func:`ask`."""
+    """Tables `answers` and `scores` of answers, their lengths and scores; else as :func:`ask`."""
     whose = asked.select(["sample_id", "role", "target_index"]).to_pylist()
     answers = [
         {**identity, **row, "answer": text, "answer_tokens": size}
@@ -114,7 +140,7 @@ def tables(
     ]
     scores = [
         {**identity, **row, "metric": metric, "value": float(value)}
-        for metric, values in learner.score(texts, asked).items()
+        for metric, values in values_of.items()
         for row, value in zip(whose, values, strict=True)
     ]
     return {

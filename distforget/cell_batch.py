@@ -75,6 +75,7 @@ def _steps(
         [range(*bounds) for bounds in pairwise(ends)],
         retain,
         [i for i, cell in enumerate(cells) if cell.method.regulariser],
+        [cell.noise for cell in cells],
     )
     parameters = {i: slots.parameters(i) for i in range(len(cells))}
     steppers = [
@@ -109,9 +110,17 @@ def ask(
     """
     ends = [0, *accumulate(len(rows) for rows in asked)]
     slot_of_row = [slot for slot, rows in enumerate(asked) for _ in range(len(rows))]
-    texts, sizes = learner.ask(pa.concat_tables(asked), slot_of_row)
+    every = pa.concat_tables(asked)
+    texts, sizes = learner.ask(every, slot_of_row)
+    scores = learner.score(texts, every, slot_of_row)
     return [
-        single.tables(learner, texts[low:high], sizes[low:high], rows, identity)
+        single.tables(
+            texts[low:high],
+            sizes[low:high],
+            {metric: values[low:high] for metric, values in scores.items()},
+            rows,
+            identity,
+        )
         for (low, high), rows, identity in zip(pairwise(ends), asked, identities, strict=True)
     ]
 

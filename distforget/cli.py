@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,6 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from distforget.study import PRESETS, Placement, UsageError, load_study
+
+if TYPE_CHECKING:
+    from distforget.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,7 +113,7 @@ def run(
     from distforget.engine.run import run as run_plan
 
     summary = run_plan(plan, placement, Progress(console))
-    _print_verdicts(plan.study, summary.tables)
+    _print_verdicts(plan, summary.tables)
     print_summary(summary, console)
     console.print(f"tables: {store / 'studies' / plan.study.name}")
     if summary.planned - summary.done > placement.tolerated_failures:
@@ -154,7 +158,7 @@ def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
 
     made = make_plan(load_study(study))
     print_plan(made, Store(store), console)
-    _print_verdicts(made.study, gather(made, Store(store)))
+    _print_verdicts(made, gather(made, Store(store)))
 
 
 @app.command("list")
@@ -270,15 +274,18 @@ def _placement(**values: Any) -> Placement:
         raise UsageError(f"{option}: {first['msg']}, not {json.dumps(first['input'])}") from error
 
 
-def _print_verdicts(study: Any, tables: dict[str, Any]) -> None:
+def _print_verdicts(plan: Plan, tables: dict[str, Any]) -> None:
     from distforget.analysis.verdicts import damages, verdicts
     from distforget.report.terminal import print_verdicts
 
-    metric = study.verify.metric
+    metric = plan.study.verify.metric
+    states = len(plan.study.models) * len(plan.study.doses)
+    planned = Counter((step.about["method"], step.about["variant"]) for step in plan.cells)
+    planned = Counter({method: cells // states for method, cells in planned.items()})
     if len(tables["comparisons"]):
         print_verdicts(
-            verdicts(tables["comparisons"], study.unlearn_targets * study.seeds),
-            damages(tables["scores"], tables["cells"], metric),
+            verdicts(tables["comparisons"], planned),
+            damages(tables["scores"], tables["cells"]),
             metric,
             console,
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from distforget import methods
-from distforget.study import ModelConfig, Study, UsageError
+from distforget.study import PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
     "dataset": 1,
@@ -59,8 +59,10 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Readable name, e.g. 'cell smollm2/50/GA_KLN/3/0'."""
-        parts = [str(v) for v in self.about.values() if v is not None]
+        """Readable name, e.g. 'cell smollm2/50/GA_KLN/3/0', 'finetune smollm2/50/0/without 3'."""
+        if self.stage == "cell":
+            return f"cell {cell_name(self)}"
+        parts = [f"without {v}" if k == "without" else str(v) for k, v in self.about.items()]
         return f"{self.stage} {'/'.join(parts)}".strip()
 
 
@@ -98,9 +100,10 @@ class Plan:
 
 
 def cell_name(step: Step) -> str:
-    """model/dose/method/target/seed."""
+    """model/dose/method/target/seed; a variant that is not plain stands behind the method."""
     a = step.about
-    return f"{a['model']}/{a['dose']}/{a['method']}/{a['unlearned']}/{a['seed']}"
+    variant = "" if a["variant"] == "plain" else f"+{a['variant']}"
+    return f"{a['model']}/{a['dose']}/{a['method']}{variant}/{a['unlearned']}/{a['seed']}"
 
 
 def make_plan(study: Study) -> Plan:
@@ -131,7 +134,7 @@ def make_plan(study: Study) -> Plan:
         }
         questions = {
             **common,
-            **study.verify.model_dump(mode="json", exclude={"metric", "batch_size"}),
+            **study.verify.model_dump(mode="json", exclude={"metric", "margin", "batch_size"}),
         }
         asked = {**questions, "unlearn_targets": study.unlearn_targets}
         base = {"dataset": dataset, "model": origin}
@@ -160,28 +163,50 @@ def make_plan(study: Study) -> Plan:
                 )
                 references.append(reference)
                 asks.append(Step("ask", asked, given, {**about, "phase": "pre_unlearn"}))
-                for method in resolved:
-                    inputs = {**given, "reference": reference} if method.regulariser else given
-                    for target in range(1, study.unlearn_targets + 1):
-                        cells.append(
+                for choice, method in zip(study.methods, resolved, strict=True):
+                    wanted = choice.targets or study.unlearn_targets
+                    for target in range(1, wanted + 1):
+                        inputs = {**given, "reference": reference} if method.regulariser else given
+                        if method.method.starts_from == "scratch":
+                            without = {"without": target}
+                            again = Step(
+                                "finetune", {**tuned.config, **without}, base, {**about, **without}
+                            )
+                            finetunes.append(again)
+                            inputs = {**base, "finetune": again}
+                        cells += [
                             Step(
                                 "cell",
-                                {**questions, **draws, **method.payload(), "unlearned": target},
+                                {
+                                    **questions,
+                                    **draws,
+                                    **method.payload(),
+                                    "unlearned": target,
+                                    "placebo": variant == PLACEBO,
+                                },
                                 inputs,
                                 {
                                     "model": model.name,
                                     "dose": dose,
                                     "method": method.name,
+                                    "variant": variant,
                                     "unlearned": target,
                                     "seed": seed,
                                 },
                             )
-                        )
+                            for variant in _variants(method, target, study)
+                        ]
     return Plan(
         study,
         dataset,
         *map(tuple, (models, finetunes, references, asks, cells)),
     )
+
+
+def _variants(method: methods.ResolvedMethod, target: int, study: Study) -> list[str]:
+    """The method's own variant and, for the first targets of plain methods, the placebo."""
+    placebo = method.variant == "plain" and method.method.starts_from == "finetuned"
+    return [method.variant, *[PLACEBO] * (placebo and target <= study.placebo_targets)]
 
 
 def _origin(model: ModelConfig) -> dict[str, Any]:

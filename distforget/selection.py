@@ -49,9 +49,7 @@ def placebo_row(
         ]
     )
     free = samples.filter(
-        pc.and_(
-            pc.equal(samples["role"], "other"), pc.invert(pc.is_in(samples["sample_id"], busy))
-        )
+        pc.and_(pc.equal(samples["role"], "other"), pc.invert(pc.is_in(samples["sample_id"], busy)))
     )
     if not len(free):
         raise UsageError(
@@ -82,9 +80,10 @@ def retain_batches(rows: int, batch_size: int) -> list[list[int]]:
 
 
 def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
-    """Targets, their first `verify.similar` similar samples (trained on or not), neighbours, others.
+    """What a model is asked: targets, similar samples (trained on or not), neighbours, others.
 
-    Of the others the same `verify.others` rows for all targets.
+    Of each target the first `verify.similar` similar samples; for all targets the same
+    `verify.others` others.
     """
     role, index = samples["role"], pc.fill_null(samples["target_index"], 0)
     mine = pc.and_(

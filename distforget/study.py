@@ -262,7 +262,7 @@ class Study(Frozen):
         ):
             if value > most:
                 raise ValueError(
-                    f"{field} is {value}, but {limit} is {most}; lower the first or raise the second"
+                    f"{field} is {value}, but {limit} is {most}; lower the one or raise the other"
                 )
         for kind, names in (
             ("models", [m.name for m in self.models]),

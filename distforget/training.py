@@ -177,13 +177,17 @@ class MicroBatch:
 
 
 def global_batches(
-    examples: Examples, batch_size: int, draw: np.random.Generator
+    examples: Examples, batch_size: int, draw: np.random.Generator, left_out: int | None = None
 ) -> list[np.ndarray]:
-    """Rows of each step: like sizes together (little padding), steps in random order."""
+    """Rows of each step: like sizes together (little padding), steps in random order.
+
+    The row `left_out` is taken out of its batch; all else is as it would be with it.
+    """
     shuffled = draw.permutation(len(examples.sizes))
     by_size = shuffled[np.argsort(examples.sizes[shuffled], kind="stable")]
     batches = [by_size[i : i + batch_size] for i in range(0, len(by_size), batch_size)]
-    return [batches[i] for i in draw.permutation(len(batches))]
+    kept = [batches[i][batches[i] != left_out] for i in draw.permutation(len(batches))]
+    return [batch for batch in kept if len(batch)]
 
 
 def micro_batches(
@@ -221,11 +225,21 @@ class Finetuning:
         examples: Examples,
         config: FinetuneConfig,
         seed: tuple[int, int],
+        left_out: int | None = None,
     ) -> None:
+        """Fine-tunes on all rows but `left_out`, in the order in which it would with that row."""
         self.learner, self.stepper, self.examples = learner, stepper, examples
         self.config = config
         self.seed = seed
+        self.left_out = left_out
         self.history: list[Epoch] = []
+
+    @property
+    def rows(self) -> np.ndarray:
+        """(N,) numbers of the examples trained on."""
+        every = np.arange(len(self.examples.sizes))
+        rows: np.ndarray = every[every != self.left_out]
+        return rows
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -256,6 +270,7 @@ class Finetuning:
             self.examples,
             self.config.batch_size,
             rng(self.seed[0], "finetune order", self.seed[1], number),
+            self.left_out,
         )
         counts = np.zeros(3)
 
@@ -279,7 +294,7 @@ class Finetuning:
                 )
             losses.append(report.loss)
         tokens, correct, exact = self.stepper.sum(counts.tolist())
-        accuracy, exact_rate = correct / tokens, exact / len(self.examples.sizes)
+        accuracy, exact_rate = correct / tokens, exact / len(self.rows)
         # Counted while the weights changed, which costs nothing. Only where that is near the
         # threshold, or nothing follows, is a pass spent on the weights as they are now.
         last_one = number >= self.config.max_epochs
@@ -297,7 +312,7 @@ class Finetuning:
             float(np.mean(losses)),
             accuracy,
             exact_rate,
-            last.tokens + int(self.examples.sizes.sum()),
+            last.tokens + int(self.examples.sizes[self.rows].sum()),
             last.seconds + time.monotonic() - started,
             stopped,
         )
@@ -316,7 +331,7 @@ class Finetuning:
     def memorised(self) -> tuple[float, float]:
         """Share of answer tokens predicted right, and of rows with all of them right."""
         counts = np.zeros(3)
-        order = np.argsort(self.examples.sizes, kind="stable")
+        order = self.rows[np.argsort(self.examples.sizes[self.rows], kind="stable")]
         size = self.config.batch_size
         for start in range(0, len(order), size):
             for part in self._parts(order[start : start + size]):

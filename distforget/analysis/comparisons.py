@@ -9,57 +9,96 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget import schemas
+from distforget.study import PLACEBO
 
-Direction = Literal["negative", "positive"]
-CELL = ["model", "method", "seed", "unlearned"]
+Expected = Literal["negative", "positive", "zero"]
+Quantity = Literal[
+    "post-pre_unlearn",
+    "post-pre_finetune",
+    "dose-dose",
+    "enhanced-plain",
+    "post-retrained",
+    "post-placebo",
+]
+FAMILY = ("target", "similar")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A comparison of the paper (SPEC section 5) and the direction it claims (section 7)."""
+    """A comparison of the paper (SPEC section 5) or beyond it, and what it should show."""
 
     name: str
-    quantity: Literal["post-pre_unlearn", "post-pre_finetune", "dose-dose"]
+    quantity: Quantity
     role: Literal["target", "similar"]
-    dose: Literal["all", "none"]
-    """Training data of the left side: with all similar samples (W), or without (W/O)."""
-    expected: Direction
+    dose: Literal["all", "none", "each"]
+    """Training data of the left side: with all similar samples (W), without (W/O), any."""
+    variant: Literal["plain", "enhanced", "placebo"]
+    """Cells of the left side; variants with names of a study's own count as plain."""
+    expected: Expected
     title: str
 
 
 EXPERIMENTS = (
     Experiment(
-        "E3", "post-pre_unlearn", "similar", "all", "negative",
+        "E3", "post-pre_unlearn", "similar", "all", "plain", "negative",
         "similar samples, trained on: knowledge falls when the target is unlearned",
     ),
     Experiment(
-        "E3", "post-pre_finetune", "similar", "all", "positive",
+        "E3", "post-pre_finetune", "similar", "all", "plain", "positive",
         "similar samples, trained on: knowledge stays above the floor",
     ),
     Experiment(
-        "E4", "post-pre_unlearn", "target", "all", "negative",
+        "E4", "post-pre_unlearn", "target", "all", "plain", "negative",
         "target, similar samples kept: knowledge falls",
     ),
     Experiment(
-        "E4", "post-pre_finetune", "target", "all", "positive",
+        "E4", "post-pre_finetune", "target", "all", "plain", "positive",
         "target, similar samples kept: knowledge stays above the floor",
     ),
     Experiment(
-        "E4", "dose-dose", "target", "all", "positive",
+        "E4", "dose-dose", "target", "all", "plain", "positive",
         "target: similar samples in the data keep its knowledge alive (W minus W/O)",
     ),
     Experiment(
-        "E5", "post-pre_unlearn", "similar", "none", "negative",
+        "E5", "post-pre_unlearn", "similar", "none", "plain", "negative",
         "similar samples, never trained on: knowledge falls",
     ),
     Experiment(
-        "E5", "post-pre_finetune", "similar", "none", "positive",
+        "E5", "post-pre_finetune", "similar", "none", "plain", "positive",
         "similar samples, never trained on: knowledge stays above the floor",
+    ),
+    Experiment(
+        "E7", "post-pre_finetune", "similar", "all", "enhanced", "zero",
+        "enhanced: similar samples are about at the floor",
+    ),
+    Experiment(
+        "E7", "enhanced-plain", "similar", "all", "enhanced", "negative",
+        "enhanced: similar samples know less than after the plain method",
+    ),
+    Experiment(
+        "retrained", "post-retrained", "target", "each", "plain", "zero",
+        "target: as a model that never saw it",
+    ),
+    Experiment(
+        "retrained", "post-retrained", "similar", "each", "plain", "zero",
+        "similar samples: as in a model that never saw the target",
+    ),
+    Experiment(
+        "placebo", "post-pre_unlearn", "target", "each", "placebo", "zero",
+        "noise floor: unlearning an unrelated sample leaves the target as it was",
+    ),
+    Experiment(
+        "placebo", "post-placebo", "target", "each", "plain", "negative",
+        "target: knowledge falls further than when an unrelated sample is unlearned",
+    ),
+    Experiment(
+        "placebo", "post-placebo", "similar", "each", "plain", "negative",
+        "similar samples: knowledge falls further than when an unrelated sample is unlearned",
     ),
 )  # fmt: skip
 
 
-def compare(scores: pa.Table, metric: str) -> pa.Table:
+def compare(scores: pa.Table, metric: str, margin: float) -> pa.Table:
     """The `comparisons` table of a study.
 
     A sample family's score is the mean over the samples asked, e.g. KM(M; S(x_i)) of SPEC section
@@ -68,75 +107,94 @@ def compare(scores: pa.Table, metric: str) -> pa.Table:
     Args:
         scores: a `scores` table; cells that are missing in it are missing in the result.
         metric: the score compared, e.g. rougeL_recall.
+        margin: differences up to it agree with the expectation "zero".
     """
     frame = scores.to_pandas()
-    frame = frame[frame["metric"] == metric]
-    post = _family_means(frame[frame["phase"] == "post_unlearn"], [*CELL, "dose"], own=True)
-    before = {
-        "post-pre_unlearn": _family_means(
-            frame[frame["phase"] == "pre_unlearn"], ["model", "seed", "dose"]
-        ),
-        "post-pre_finetune": _family_means(frame[frame["phase"] == "pre_finetune"], ["model"]),
-    }
+    frame = frame[(frame["metric"] == metric) & frame["role"].isin(FAMILY)]
+    post = _post(frame)
     if post.empty:
         return schemas.empty("comparisons")
-    doses = sorted(post["dose"].unique())
-    parts = []
-    for experiment in EXPERIMENTS:
-        wanted = doses[-1] if experiment.dose == "all" else 0
-        left = post[(post["role"] == experiment.role) & (post["dose"] == wanted)]
-        if (experiment.dose == "all" and wanted == 0) or left.empty:
-            continue
-        if experiment.quantity == "dose-dose":
-            right = post[(post["role"] == experiment.role) & (post["dose"] == 0)]
-            keys = [*CELL, "role"]
-        else:
-            right = before[experiment.quantity]
-            keys = [k for k in right.columns if k not in ("value", "samples")]
-        baseline = {"post-pre_unlearn": wanted, "post-pre_finetune": None, "dose-dose": 0}
-        joined = left.merge(right, on=keys, suffixes=("", "_right"))
-        difference = joined["value"] - joined["value_right"]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "experiment": experiment.name,
-                    "quantity": experiment.quantity,
-                    **{name: joined[name] for name in (*CELL, "role")},
-                    "dose": wanted,
-                    "baseline_dose": baseline[experiment.quantity],
-                    "metric": metric,
-                    "left": joined["value"],
-                    "right": joined["value_right"],
-                    "difference": difference,
-                    "samples": joined["samples"],
-                    "expected": experiment.expected,
-                    "agrees": difference > 0
-                    if experiment.expected == "positive"
-                    else difference < 0,
-                }
-            )
-        )
-    rows = [
-        {str(name): value for name, value in row.items()}
-        for part in parts
-        for row in part.to_dict("records")
-    ]
-    return schemas.from_rows("comparisons", rows)
-
-
-def _family_means(frame: pd.DataFrame, by: list[str], own: bool = False) -> pd.DataFrame:
-    """Mean score of each target and of each target's similar samples.
-
-    Args:
-        own: keep only the family of the target that was unlearned.
-    """
-    family = frame[frame["role"].isin(["target", "similar"])]
-    if own:
-        family = family[family["target_index"] == family["unlearned"]]
-    keys = by if own else [*by, "target_index"]
-    # Null in other phases, so pandas holds them as floats.
-    family = family.astype({name: "int64" for name in keys if name not in ("model", "method")})
-    means = family.groupby([*keys, "role"], as_index=False).agg(
-        value=("value", "mean"), samples=("value", "size")
+    found = [_rows(e, post, _right_side(e, frame, post)) for e in EXPERIMENTS]
+    rows = pd.concat(found, ignore_index=True)
+    rows["metric"] = metric
+    rows["difference"] = rows["left"] - rows["right"]
+    rows["agrees"] = (
+        ((rows["expected"] == "negative") & (rows["difference"] < 0))
+        | ((rows["expected"] == "positive") & (rows["difference"] > 0))
+        | ((rows["expected"] == "zero") & (rows["difference"].abs() <= margin))
     )
-    return means if own else means.rename(columns={"target_index": "unlearned"})
+    names = schemas.describe("comparisons").columns
+    return schemas.from_rows(
+        "comparisons",
+        [
+            {name: None if pd.isna(row[name]) else row[name] for name in names}
+            for row in rows.to_dict("records")
+        ],
+    )
+
+
+def _rows(experiment: Experiment, post: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
+    """Left and right side of an experiment, a row a target."""
+    named = post["variant"].where(~post["variant"].str.startswith("enhanced"), "enhanced")
+    kind = named.where(named.isin(["enhanced", PLACEBO]), "plain")
+    left = post[(kind == experiment.variant) & (post["role"] == experiment.role)]
+    highest = post["dose"].max()
+    if experiment.dose == "all":
+        left = left[(left["dose"] == highest) & (highest > 0)]
+    elif experiment.dose == "none":
+        left = left[left["dose"] == 0]
+    keys = [name for name in right.columns if name not in ("right", "baseline_dose")]
+    return left.merge(right, on=keys).assign(
+        experiment=experiment.name, quantity=experiment.quantity, expected=experiment.expected
+    )
+
+
+def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame) -> pd.DataFrame:
+    """What the left side is compared with: `right`, `baseline_dose` and the columns to join on."""
+    same = ["model", "seed", "unlearned", "role"]
+    match experiment.quantity:
+        case "post-pre_unlearn":
+            return _before(frame, "pre_unlearn", ["model", "seed", "dose"])
+        case "post-pre_finetune":
+            return _before(frame, "pre_finetune", ["model"]).assign(baseline_dose=None)
+        case "dose-dose":
+            found = post[post["dose"] == 0]
+            return _as_right(found, [*same, "method", "variant"])
+        case "enhanced-plain":
+            return _as_right(post[post["variant"] == "plain"], [*same, "method", "dose"])
+        case "post-retrained":
+            found = _as_right(post[post["method"] == "retrain"], [*same, "dose"])
+            methods = post.loc[post["method"] != "retrain", ["method"]].drop_duplicates()
+            return found.merge(methods, how="cross")
+        case "post-placebo":
+            return _as_right(post[post["variant"] == PLACEBO], [*same, "method", "dose"])
+
+
+def _as_right(post: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    found = post[keys].assign(right=post["left"], baseline_dose=post["dose"])
+    return found.drop_duplicates(keys)
+
+
+def _post(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean score after unlearning of each cell's own target and of its similar samples."""
+    found = frame[frame["phase"] == "post_unlearn"]
+    found = found[found["target_index"] == found["unlearned"]]
+    return _means(
+        found, ["model", "method", "variant", "seed", "unlearned", "dose"], "left", "samples"
+    )
+
+
+def _before(frame: pd.DataFrame, phase: str, by: list[str]) -> pd.DataFrame:
+    """Mean score of each target and of its similar samples in a phase before unlearning."""
+    found = frame[frame["phase"] == phase].drop(columns="unlearned")
+    found = found.rename(columns={"target_index": "unlearned"})
+    means = _means(found, [*by, "unlearned"], "right", "right_samples")
+    means = means.drop(columns="right_samples")
+    return means.assign(baseline_dose=means["dose"]) if "dose" in by else means
+
+
+def _means(frame: pd.DataFrame, by: list[str], value: str, samples: str) -> pd.DataFrame:
+    # Null in other phases, so pandas holds them as floats.
+    whole = [name for name in by if name not in ("model", "method", "variant")]
+    grouped = frame.astype(dict.fromkeys(whole, "int64")).groupby([*by, "role"], as_index=False)
+    return grouped.agg(**{value: ("value", "mean"), samples: ("value", "size")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -14,8 +15,10 @@ class Verdict:
     """One experiment for one model and method."""
 
     experiment: Experiment
+    dose: int
     model: str
     method: str
+    variant: str
     right: float
     left: float
     estimate: float
@@ -28,18 +31,19 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """Whether most targets go the paper's way."""
-        if self.unchanged:
+        """Whether most targets go as expected."""
+        if self.unchanged and self.experiment.expected != "zero":
             return "no change"
         share = self.agree / self.n
         return "agrees" if share > 0.5 else "disagrees" if share < 0.5 else "split"
 
 
-def verdicts(comparisons: pa.Table, planned: int) -> list[Verdict]:
-    """One verdict an experiment, model and method, in the paper's order.
+def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str], int]) -> list[Verdict]:
+    """One verdict an experiment, dose, model, method and variant, in the paper's order.
 
     Args:
-        planned: cells planned for each (targets times seeds), so that missing ones show.
+        planned: cells planned by method and variant (targets times seeds), so that missing ones
+            show.
     """
     frame = comparisons.to_pandas()
     found = []
@@ -49,18 +53,21 @@ def verdicts(comparisons: pa.Table, planned: int) -> list[Verdict]:
             & (frame["quantity"] == experiment.quantity)
             & (frame["role"] == experiment.role)
         ]
-        for (model, method), group in rows.groupby(["model", "method"], sort=False):
+        by = ["dose", "model", "method", "variant"]
+        for (dose, model, method, variant), group in rows.groupby(by, sort=False):
             found.append(
                 Verdict(
                     experiment,
+                    int(dose),
                     str(model),
                     str(method),
+                    str(variant),
                     float(group["right"].mean()),
                     float(group["left"].mean()),
                     float(group["difference"].mean()),
                     int(group["agrees"].sum()),
                     len(group),
-                    planned,
+                    planned[(method, variant)],
                     bool((group["difference"] == 0).all()),
                 )
             )
@@ -69,40 +76,50 @@ def verdicts(comparisons: pa.Table, planned: int) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class Damage:
-    """What unlearning did to other samples, for one model, method and dose."""
+    """What unlearning did to samples that should stay, for one model, dose, method and variant."""
 
+    role: str
+    """other, or neighbour: the same kind of sample as the target's."""
     model: str
-    method: str
     dose: int
-    before: float
-    after: float
+    method: str
+    variant: str
+    before: Mapping[str, float]
+    """Mean score by metric."""
+    after: Mapping[str, float]
     cells: int
     diverged: int
 
 
-def damages(scores: pa.Table, cells: pa.Table, metric: str) -> list[Damage]:
-    """Mean score of other samples before and after unlearning, and how many cells diverged."""
+def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
+    """Mean scores of other samples and of neighbours before and after unlearning.
+
+    Neighbours are those of the target that a cell unlearned.
+    """
     frame = scores.to_pandas()
-    frame = frame[(frame["metric"] == metric) & (frame["role"] == "other")]
-    before = frame[frame["phase"] == "pre_unlearn"].groupby(["model", "dose"])["value"].mean()
+    frame = frame[frame["role"].isin(["other", "neighbour"])]
+    state, by = ["role", "model", "dose"], ["method", "variant"]
+    before = frame[frame["phase"] == "pre_unlearn"]
+    before = before.groupby([*state, "metric"])["value"].mean()
     after = frame[frame["phase"] == "post_unlearn"]
     ended = cells.to_pandas()
-    ended = ended[ended["state"] == "done"]
+    ended = ended[ended["state"] == "done"].groupby(["model", "dose", *by])["diverged"]
     found = []
-    for (model, method, dose), group in after.groupby(["model", "method", "dose"], sort=False):
-        mine = ended[
-            (ended["model"] == model) & (ended["method"] == method) & (ended["dose"] == dose)
-        ]
-        if (model, dose) in before.index:
-            found.append(
-                Damage(
-                    str(model),
-                    str(method),
-                    int(dose),
-                    float(before[(model, dose)]),
-                    float(group["value"].mean()),
-                    len(mine),
-                    int(mine["diverged"].sum()),
-                )
+    for (role, model, dose, method, variant), group in after.groupby([*state, *by], sort=False):
+        if (role, model, dose) not in before:
+            continue
+        outcomes = ended.get_group((model, dose, method, variant))
+        found.append(
+            Damage(
+                str(role),
+                str(model),
+                int(dose),
+                str(method),
+                str(variant),
+                {str(k): float(v) for k, v in before[(role, model, dose)].items()},
+                {str(k): float(v) for k, v in group.groupby("metric")["value"].mean().items()},
+                len(outcomes),
+                int(outcomes.sum()),
             )
-    return found
+        )
+    return sorted(found, key=lambda d: (d.role, d.model, d.dose))

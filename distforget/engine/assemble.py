@@ -39,7 +39,7 @@ def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
     if store.is_done(plan.dataset.key):
         samples = read_samples(plan.dataset, store)
         tables["samples"] = _with(samples, {"dataset": study.dataset.name})
-    tables["comparisons"] = compare(tables["scores"], study.verify.metric)
+    tables["comparisons"] = compare(tables["scores"], study.verify.metric, study.verify.margin)
     return tables
 
 

@@ -184,6 +184,7 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         learner.encode(rows),
         study.finetune,
         (study.seed, step.about["seed"]),
+        _left_out(rows, step.about.get("without")),
     )
     checkpoint = job.store.work(step.key) / "checkpoint.safetensors"
     history = _load_checkpoint(checkpoint, stepper)
@@ -202,6 +203,14 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
             n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")
         }
         _commit(job, step, trained, training.history)
+
+
+def _left_out(rows: pa.Table, target: int | None) -> int | None:
+    """Row number of the target to train without."""
+    if target is None:
+        return None
+    sample = selection.target_row(rows, target)["sample_id"][0].as_py()
+    return int(rows["sample_id"].to_pylist().index(sample))
 
 
 def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
@@ -251,7 +260,7 @@ def _load_checkpoint(path: Path, stepper: Stepper) -> list[Epoch]:
 
 
 def _commit(job: Job, step: Step, trained: dict[str, Any], history: list[Epoch]) -> None:
-    about = {name: step.about[name] for name in ("model", "dose", "seed")}
+    about = {name: step.about.get(name) for name in ("model", "dose", "seed", "without")}
     table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
 
     def fill(folder: Path) -> None:

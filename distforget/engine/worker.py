@@ -21,7 +21,7 @@ from distforget.engine.models import model_folder
 from distforget.methods import resolve
 from distforget.plan import Step, cell_name
 from distforget.store import Store
-from distforget.study import Study
+from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
 from distforget.training import restore
@@ -132,13 +132,20 @@ class Worker:
 
     def _cell(self, step: Step) -> Callable[[Path], None]:
         study, about = self.study, step.about
-        choice = next(m for m in study.methods if m.name == about["method"])
+        choice = next(m for m in study.methods if _is_choice(m, about))
         retain = None
         if "reference" in step.inputs:
             folder = self.store.folder(step.inputs["reference"].key)
             reference = load_file(folder / "reference.safetensors")
             retain = RetainBatches(*self._retain(step), reference)
-        what = cell.Cell(study, resolve(choice), about["unlearned"], about["dose"], about["seed"])
+        what = cell.Cell(
+            study,
+            resolve(choice),
+            about["unlearned"],
+            about["dose"],
+            about["seed"],
+            about["variant"] == PLACEBO,
+        )
         named = identity(step, study)
         tables, outcome = cell.run(self.learner, self.start, self.samples, what, retain, named)
         row = {
@@ -153,13 +160,22 @@ class Worker:
         return lambda folder: _write(tables, folder)
 
 
+def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:
+    """Whether a cell is of this choice; placebo cells are of the plain one."""
+    variant = "plain" if about["variant"] == PLACEBO else about["variant"]
+    return (choice.name, choice.variant_name) == (about["method"], variant)
+
+
 def identity(step: Step, study: Study) -> dict[str, Any]:
     """The columns that say whose a row is, as in `answers`, `scores` and `cells`."""
     return {
         "track": study.track,
         "dataset": study.dataset.name,
         "phase": step.about.get("phase", "post_unlearn"),
-        **{name: step.about.get(name) for name in ("model", "dose", "seed", "method", "unlearned")},
+        **{
+            name: step.about.get(name)
+            for name in ("model", "dose", "seed", "method", "variant", "unlearned")
+        },
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from distforget.methods.base import Method, MethodConfig, Terms
-from distforget.study import MethodChoice, UsageError
+from distforget.methods.base import Method, Terms
+from distforget.study import EnhancedConfig, MethodChoice, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,22 +37,40 @@ def families() -> dict[str, Method[Any]]:
 
 def names() -> list[str]:
     """Every method name that a study may use: family, or family and regulariser."""
-    return [f"{f}_{r}" if r else f for f in families() for r in REGULARISERS]
+    return [
+        f"{name}_{regulariser}" if regulariser else name
+        for name, method in families().items()
+        for regulariser in (REGULARISERS if method.forget else ("",))
+    ]
 
 
 @dataclass(frozen=True)
 class ResolvedMethod:
-    """A family with a regulariser and checked settings."""
+    """A family with a regulariser and checked settings, enhanced or not."""
 
     name: str
+    variant: str
     method: Method[Any]
     regulariser: str
-    config: MethodConfig
+    config: Any
+    enhanced: EnhancedConfig | None = None
 
-    def loss(self, terms: Terms) -> Tensor:
-        """Scalar loss to minimise: the family's, plus retain_weight times the regulariser."""
-        loss = self.method.forget(terms, self.config)
-        retain = REGULARISERS[self.regulariser](terms)
+    def loss(self, parts: Sequence[Terms]) -> Tensor:
+        """Scalar loss to minimise: a1 * target + a2 * mean over paraphrases + a3 * regulariser.
+
+        Args:
+            parts: the terms of the target, then those of each paraphrase F(x_i) (enhanced only).
+
+        Source: paper Eq. 7; without enhancement a1 is 1 and there are no paraphrases.
+        """
+        assert self.method.forget is not None  # a method without steps has no loss
+        target, *paraphrases = [self.method.forget(terms, self.config) for terms in parts]
+        loss = target
+        if self.enhanced:
+            loss = self.enhanced.target_weight * target
+            for paraphrase in paraphrases:
+                loss = loss + self.enhanced.paraphrase_weight / len(paraphrases) * paraphrase
+        retain = REGULARISERS[self.regulariser](parts[0])
         return loss if retain is None else loss + self.config.retain_weight * retain
 
     def payload(self) -> dict[str, object]:
@@ -62,6 +80,7 @@ class ResolvedMethod:
             "version": self.method.version,
             "regulariser": self.regulariser,
             "config": self.config.model_dump(mode="json"),
+            "enhanced": self.enhanced and self.enhanced.model_dump(mode="json"),
         }
 
 
@@ -72,7 +91,7 @@ def resolve(choice: MethodChoice) -> ResolvedMethod:
         UsageError: unknown name or setting, or a setting of the wrong type.
     """
     family, _, regulariser = choice.name.partition("_")
-    if family not in families() or regulariser not in REGULARISERS:
+    if choice.name not in names():
         raise UsageError(f"methods: unknown method {choice.name!r}; known: {', '.join(names())}")
     method = families()[family]
     try:
@@ -84,4 +103,8 @@ def resolve(choice: MethodChoice) -> ResolvedMethod:
         raise UsageError(
             f"methods: {choice.name}: setting {setting!r}: {first['msg']}; known settings: {known}"
         ) from error
-    return ResolvedMethod(choice.name, method, regulariser, config)
+    if choice.enhanced and method.forget is None:
+        raise UsageError(f"methods: {choice.name} takes no steps that could be enhanced")
+    return ResolvedMethod(
+        choice.name, choice.variant_name, method, regulariser, config, choice.enhanced
+    )

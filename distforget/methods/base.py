@@ -53,7 +53,7 @@ class MethodConfig(Frozen):
     gradient_clip: float = Field(1.0, gt=0, description="norm the gradient is clipped to")
 
 
-C = TypeVar("C", bound=MethodConfig)
+C = TypeVar("C", bound=Frozen)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,9 @@ class Method(Generic[C]):
     version: int
     config: type[C]
     source: str
-    forget: Callable[[Terms, C], Tensor]
+    forget: Callable[[Terms, C], Tensor] | None
+    """None: there are no unlearning steps."""
     answers: Literal["true", "random"] = "true"
+    starts_from: Literal["finetuned", "scratch"] = "finetuned"
+    """"scratch": the cell's model is trained from the base model without the target."""
     finish: Callable[[Weights, Weights, C], Weights] | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from distforget.methods.base import Terms
+from distforget.study import EnhancedConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +79,9 @@ class Learner(Protocol):
         """Forward pass over some rows."""
         ...
 
-    def terms(self, forget: Any, retain: RetainBatches | None) -> TermsOfStep:
+    def terms(
+        self, forget: Any, retain: RetainBatches | None, noise: Noise | None = None
+    ) -> TermsOfStep:
         """The terms of each unlearning step on a forget set; the model must be at theta_0."""
         ...
 
@@ -88,12 +91,14 @@ class Learner(Protocol):
         rows: Sequence[Sequence[int]],
         retain: RetainBatches | None,
         retaining: Collection[int],
+        noises: Sequence[Noise | None],
     ) -> TermsOfCells:
         """The same of several cells, where slot i is cell i's and must be at its theta_0.
 
         Args:
             forget: examples of which `rows[i]` are cell i's forget set.
             retaining: the cells that ask for retain terms.
+            noises: of each cell; None for none.
         """
         ...
 
@@ -111,8 +116,14 @@ class Learner(Protocol):
         """
         ...
 
-    def score(self, answers: Sequence[str], samples: pa.Table) -> Mapping[str, np.ndarray]:
-        """(N,) float64 per metric: the answers against the samples' true ones."""
+    def score(
+        self,
+        answers: Sequence[str],
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+    ) -> Mapping[str, np.ndarray]:
+        """(N,) float64 per metric: the answers against the samples' true ones, and what the model
+        makes of the true ones."""
         ...
 
 
@@ -125,17 +136,27 @@ class RetainBatches:
     reference: Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Noise on a hidden state in the passes over the forget set (paper Eq. 4)."""
+
+    config: EnhancedConfig
+    study_seed: int
+    about: tuple[int | str, ...]
+    """What the draws are about; each step adds its number."""
+
+
 class TermsOfStep(Protocol):
     """Gives the Terms of step i."""
 
-    def __call__(self, step: int) -> Terms:
-        """Fresh terms: nothing is computed before it is asked for."""
+    def __call__(self, step: int) -> Sequence[Terms]:
+        """One for each row of the forget set; nothing is computed before it is asked for."""
         ...
 
 
 class TermsOfCells(Protocol):
     """Gives the Terms of step i, for several cells that share their forward passes."""
 
-    def __call__(self, step: int, cells: Sequence[int]) -> Sequence[Terms]:
-        """One for each of these cells; nothing is computed before it is asked for."""
+    def __call__(self, step: int, cells: Sequence[int]) -> Sequence[Sequence[Terms]]:
+        """For each of these cells what TermsOfStep gives."""
         ...

@@ -20,7 +20,7 @@ from torch import Tensor
 from distforget import cell, methods, schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import Method, MethodConfig, Terms
-from distforget.study import MethodChoice, PromptConfig, Study, UsageError
+from distforget.study import EnhancedConfig, MethodChoice, PromptConfig, Study, UsageError
 from distforget.tracks.base import RetainBatches
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
@@ -28,7 +28,8 @@ from distforget.tracks.text.models import load_model, load_tokenizer
 
 torch.set_num_threads(1)
 
-NAMES = methods.names()
+NAMES = [name for name in methods.names() if name != "retrain"]
+"""Methods that take unlearning steps."""
 PLAIN = [name for name in NAMES if "_" not in name]
 REGULARISED = [name for name in NAMES if "_" in name]
 
@@ -77,26 +78,26 @@ REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
 def test_the_loss_is_the_closed_form(name: str) -> None:
     family, _, regulariser = name.partition("_")
     expected = CLOSED_FORMS[family] + 0.7 * REGULARISER_VALUES.get(regulariser, 0.0)
-    loss = method(name, retain_weight=0.7).loss(FixedTerms())
+    loss = method(name, retain_weight=0.7).loss([FixedTerms()])
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.05, 1.0, 4.0])
 def test_npo_at_any_beta(beta: float) -> None:
-    loss = method("NPO", beta=beta).loss(FixedTerms())
+    loss = method("NPO", beta=beta).loss([FixedTerms()])
     assert float(loss.detach()) == pytest.approx(npo_by_hand(beta), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", REGULARISED)
 def test_a_regulariser_of_weight_zero_adds_nothing(name: str) -> None:
-    plain = method(name.partition("_")[0]).loss(FixedTerms())
-    assert torch.equal(method(name, retain_weight=0.0).loss(FixedTerms()), plain)
+    plain = method(name.partition("_")[0]).loss([FixedTerms()])
+    assert torch.equal(method(name, retain_weight=0.0).loss([FixedTerms()]), plain)
 
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_method_without_regulariser_asks_nothing_of_the_retain_set(name: str) -> None:
     terms = FixedTerms()
-    method(name).loss(terms).backward()
+    method(name).loss([terms]).backward()
     assert terms.theta.grad is not None
     assert terms.theta.grad[3:].tolist() == [0.0, 0.0]
 
@@ -114,6 +115,36 @@ def test_tv_alone_finishes_and_gdr_alone_takes_a_random_answer() -> None:
     families = methods.families()
     assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
     assert {n for n, m in families.items() if m.answers == "random"} == {"GDR"}
+
+
+def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:
+    families = methods.families()
+    assert {n for n, m in families.items() if m.starts_from == "scratch"} == {"retrain"}
+    assert {n for n, m in families.items() if m.forget is None} == {"retrain"}
+    assert [n for n in methods.names() if n.startswith("retrain")] == ["retrain"]
+
+
+class OtherTerms(FixedTerms):
+    """A paraphrase: other numbers, and no retain terms of its own."""
+
+    NLL = 5.0
+
+    def retain_nll(self) -> Tensor:
+        raise AssertionError("the regulariser is the target's")
+
+
+def test_the_enhanced_loss_weighs_target_paraphrases_and_regulariser() -> None:
+    enhanced = EnhancedConfig(target_weight=2.0, paraphrase_weight=3.0)
+    choice = MethodChoice(name="GA_GDN", enhanced=enhanced, settings=(("retain_weight", 0.7),))
+    loss = methods.resolve(choice).loss([FixedTerms(), OtherTerms(), FixedTerms()])
+    mean = -(OtherTerms.NLL + FixedTerms.NLL) / 2
+    expected = -2 * FixedTerms.NLL + 3 * mean + 0.7 * FixedTerms.RETAIN_NLL
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_method_without_steps_cannot_be_enhanced() -> None:
+    with pytest.raises(UsageError, match="retrain takes no steps"):
+        methods.resolve(MethodChoice(name="retrain", enhanced=EnhancedConfig()))
 
 
 def test_the_methods_of_the_paper_are_there() -> None:
@@ -217,7 +248,7 @@ class Model:
                 parameter.copy_(self.start[name])
                 parameter.grad = None
 
-    def terms(self) -> Callable[[int], Terms]:
+    def terms(self) -> Callable[[int], Sequence[Terms]]:
         forget = self.learner.encode(selection.target_row(samples(), 1))
         return self.learner.terms(forget, self.retain)
 
@@ -270,16 +301,16 @@ def test_a_regulariser_changes_the_loss(name: str, model: Model) -> None:
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_kl_is_zero_at_theta_0_and_positive_elsewhere(step: int, model: Model) -> None:
     with torch.no_grad():
-        assert abs(float(model.terms()(step).retain_kl())) < 1e-6
+        assert abs(float(model.terms()(step)[0].retain_kl())) < 1e-6
         for parameter in model.learner.module.parameters():
             parameter.mul_(1.1)
-        assert float(model.terms()(step).retain_kl()) > 1e-3
+        assert float(model.terms()(step)[0].retain_kl()) > 1e-3
 
 
 def test_retain_batches_are_used_in_turn(model: Model) -> None:
     terms = model.terms()
     with torch.no_grad():
-        first, second, third = (float(terms(step).retain_nll()) for step in range(3))
+        first, second, third = (float(terms(step)[0].retain_nll()) for step in range(3))
     assert first == third
     assert first != second
 

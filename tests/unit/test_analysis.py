@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,43 @@ from distforget.analysis.comparisons import compare
 from distforget.analysis.verdicts import damages, verdicts
 
 METRIC = "rougeL_recall"
-MODELS, METHODS, DOSES, SEEDS, TARGETS, SIMILAR = ("m1", "m2"), ("GA", "TV"), (0, 3), (0, 1), 3, 3
-MISSING = {("m1", "GA", 3, 0, 2), ("m2", "TV", 0, 1, 1), ("m2", "TV", 3, 1, 3)}
+MARGIN = 0.2
+MODELS, DOSES, SEEDS, TARGETS, SIMILAR = ("m1", "m2"), (0, 3), (0, 1), 3, 3
+METHODS = (
+    ("GA", "plain"), ("GA", "enhanced"), ("GA", "placebo"), ("TV", "plain"), ("TV", "slow"),
+    ("retrain", "plain"),
+)  # fmt: skip
+MISSING = {
+    ("m1", "GA", "plain", 3, 0, 2), ("m2", "TV", "plain", 0, 1, 1), ("m2", "TV", "plain", 3, 1, 3),
+    ("m1", "retrain", "plain", 3, 0, 1), ("m2", "GA", "placebo", 0, 1, 2),
+}  # fmt: skip
 
-PAPER = (
-    # experiment, quantity, role asked, left dose, right dose, direction (SPEC sections 5 and 7)
-    ("E3", "post-pre_unlearn", "similar", 3, 3, "negative"),
-    ("E3", "post-pre_finetune", "similar", 3, None, "positive"),
-    ("E4", "post-pre_unlearn", "target", 3, 3, "negative"),
-    ("E4", "post-pre_finetune", "target", 3, None, "positive"),
-    ("E4", "dose-dose", "target", 3, 0, "positive"),
-    ("E5", "post-pre_unlearn", "similar", 0, 0, "negative"),
-    ("E5", "post-pre_finetune", "similar", 0, None, "positive"),
+PLAIN = (("GA", "plain"), ("TV", "plain"), ("TV", "slow"), ("retrain", "plain"))
+UNLEARNED = PLAIN[:3]
+ENHANCED, PLACEBO = (("GA", "enhanced"),), (("GA", "placebo"),)
+EXPECTED = (
+    # experiment, quantity, role asked, left doses, right dose, expected, methods
+    # (SPEC sections 5 and 7; retrained and placebo: section 8)
+    ("E3", "post-pre_unlearn", "similar", (3,), "same", "negative", PLAIN),
+    ("E3", "post-pre_finetune", "similar", (3,), None, "positive", PLAIN),
+    ("E4", "post-pre_unlearn", "target", (3,), "same", "negative", PLAIN),
+    ("E4", "post-pre_finetune", "target", (3,), None, "positive", PLAIN),
+    ("E4", "dose-dose", "target", (3,), 0, "positive", PLAIN),
+    ("E5", "post-pre_unlearn", "similar", (0,), "same", "negative", PLAIN),
+    ("E5", "post-pre_finetune", "similar", (0,), None, "positive", PLAIN),
+    ("E7", "post-pre_finetune", "similar", (3,), None, "zero", ENHANCED),
+    ("E7", "enhanced-plain", "similar", (3,), "same", "negative", ENHANCED),
+    ("retrained", "post-retrained", "target", DOSES, "same", "zero", UNLEARNED),
+    ("retrained", "post-retrained", "similar", DOSES, "same", "zero", UNLEARNED),
+    ("placebo", "post-pre_unlearn", "target", DOSES, "same", "zero", PLACEBO),
+    ("placebo", "post-placebo", "target", DOSES, "same", "negative", PLAIN[:1]),
+    ("placebo", "post-placebo", "similar", DOSES, "same", "negative", PLAIN[:1]),
 )
+COMPARED_WITH = {
+    "enhanced-plain": ("GA", "plain"),
+    "post-retrained": ("retrain", "plain"),
+    "post-placebo": ("GA", "placebo"),
+}
 
 Row = dict[str, Any]
 
@@ -37,6 +60,7 @@ def asked(targets: list[int]) -> list[tuple[str, int | None, int]]:
     for target in targets:
         found.append(("target", target, 10 * target))
         found += [("similar", target, 10 * target + rank) for rank in range(1, SIMILAR + 1)]
+        found.append(("neighbour", target, 500 + target))
     return [*found, ("other", None, 1000), ("other", None, 1001)]
 
 
@@ -61,81 +85,83 @@ def score_rows() -> list[Row]:
             for seed in SEEDS:
                 trained = {"model": model, "dose": dose, "seed": seed}
                 add(every, phase="pre_unlearn", **trained)
-                for method in METHODS:
+                for method, variant in METHODS:
                     for target in every:
-                        if (model, method, dose, seed, target) not in MISSING:
-                            cell = {"method": method, "unlearned": target}
+                        if (model, method, variant, dose, seed, target) not in MISSING:
+                            cell = {"method": method, "variant": variant, "unlearned": target}
                             add([target], phase="post_unlearn", **trained, **cell)
     return [rows[i] for i in draw.permutation(len(rows))]
 
 
 ROWS = score_rows()
+PLANNED = dict.fromkeys(METHODS, TARGETS * len(SEEDS))
 
 
 def table(rows: list[Row]) -> pa.Table:
     return schemas.from_rows("scores", rows)
 
 
-def mean(fits: Callable[[Row], bool], rows: list[Row]) -> tuple[float, int] | None:
-    values = [r["value"] for r in rows if r["metric"] == METRIC and fits(r)]
+def mean(rows: list[Row], **wanted: Any) -> tuple[float, int] | None:
+    values = [
+        r["value"]
+        for r in rows
+        if r["metric"] == METRIC and all(r.get(n) == v for n, v in wanted.items())
+    ]
     return (sum(values) / len(values), len(values)) if values else None
 
 
 def naive_comparisons(rows: list[Row]) -> list[Row]:
-    found = []
-    for experiment, quantity, role, dose, baseline, expected in PAPER:
-        for model in MODELS:
-            for method in METHODS:
-                for seed in SEEDS:
-                    for target in range(1, TARGETS + 1):
+    return [
+        row
+        for experiment in EXPECTED
+        for model in MODELS
+        for dose in experiment[3]
+        for method in experiment[6]
+        for seed in SEEDS
+        for target in range(1, TARGETS + 1)
+        if (row := naive_comparison(rows, experiment, model, dose, method, seed, target))
+    ]
 
-                        def after(r: Row, at: int, of: tuple[Any, ...]) -> bool:
-                            whose = (r["model"], r.get("method"), r.get("seed"), r.get("unlearned"))
-                            mine = (r["role"], r["target_index"], r.get("dose"))
-                            return (*whose, *mine) == (*of, at)
 
-                        of = (model, method, seed, target, role, target)
-                        left = mean(lambda r, of=of, d=dose: after(r, d, of), rows)
-                        if quantity == "dose-dose":
-                            right = mean(lambda r, of=of: after(r, 0, of), rows)
-                        else:
-                            phase = quantity.removeprefix("post-")
-                            state = (model, phase, baseline, None if baseline is None else seed)
-
-                            def before(r: Row, state: Any, role: str, target: int) -> bool:
-                                mine = (r["model"], r["phase"], r.get("dose"), r.get("seed"))
-                                return mine == state and (r["role"], r["target_index"]) == (
-                                    role,
-                                    target,
-                                )
-
-                            right = mean(
-                                lambda r, s=state, o=role, t=target: before(r, s, o, t), rows
-                            )
-                        if left is None or right is None:
-                            continue
-                        difference = left[0] - right[0]
-                        found.append(
-                            {
-                                "experiment": experiment, "quantity": quantity, "model": model,
-                                "method": method, "seed": seed, "unlearned": target, "role": role,
-                                "dose": dose, "baseline_dose": baseline, "metric": METRIC,
-                                "left": left[0], "right": right[0], "difference": difference,
-                                "samples": left[1], "expected": expected,
-                                "agrees": difference < 0 if expected == "negative"
-                                else difference > 0,
-                            }
-                        )  # fmt: skip
-    return found
+def naive_comparison(
+    rows: list[Row], experiment: Any, model: str, dose: int, of: Any, seed: int, target: int
+) -> Row | None:
+    name, quantity, role, _, baseline, expected, _ = experiment
+    baseline = dose if baseline == "same" else baseline
+    asked = {"model": model, "role": role, "target_index": target}
+    cell = {"method": of[0], "variant": of[1], "seed": seed, "unlearned": target}
+    left = mean(rows, **asked, **cell, dose=dose)
+    phase = quantity.removeprefix("post-")
+    if phase in ("pre_unlearn", "pre_finetune"):
+        trained = {} if baseline is None else {"dose": baseline, "seed": seed}
+        right = mean(rows, **asked, **trained, phase=phase)
+    else:
+        method, variant = COMPARED_WITH.get(quantity, of)
+        right = mean(rows, **asked, **{**cell, "method": method, "variant": variant}, dose=baseline)
+    if left is None or right is None:
+        return None
+    difference = left[0] - right[0]
+    agrees = {
+        "negative": difference < 0, "positive": difference > 0, "zero": abs(difference) <= MARGIN,
+    }  # fmt: skip
+    return {
+        "experiment": name, "quantity": quantity, "model": model, "method": of[0],
+        "variant": of[1], "seed": seed, "unlearned": target, "role": role, "dose": dose,
+        "baseline_dose": baseline, "metric": METRIC, "left": left[0], "right": right[0],
+        "difference": difference, "samples": left[1], "expected": expected,
+        "agrees": agrees[expected],
+    }  # fmt: skip
 
 
 def sorted_rows(rows: list[Row]) -> list[Row]:
-    names = ("experiment", "quantity", "model", "method", "seed", "unlearned")
+    names = (
+        "experiment", "quantity", "role", "model", "dose", "method", "variant", "seed", "unlearned",
+    )  # fmt: skip
     return sorted(rows, key=lambda r: tuple(r[n] for n in names))
 
 
 def test_comparisons_are_those_of_a_loop() -> None:
-    found = sorted_rows(compare(table(ROWS), METRIC).to_pylist())
+    found = sorted_rows(compare(table(ROWS), METRIC, MARGIN).to_pylist())
     expected = sorted_rows(naive_comparisons(ROWS))
     assert len(expected) > 100
     numbers = ("left", "right", "difference")
@@ -146,11 +172,12 @@ def test_comparisons_are_those_of_a_loop() -> None:
 
 
 def test_a_missing_cell_is_missing_from_every_comparison_that_needs_it() -> None:
-    found = compare(table(ROWS), METRIC).to_pylist()
+    found = compare(table(ROWS), METRIC, MARGIN).to_pylist()
 
     def count(model: str, method: str, quantity: str, dose: int) -> int:
         return sum(
             (r["model"], r["method"], r["quantity"], r["dose"]) == (model, method, quantity, dose)
+            and r["variant"] == "plain"
             and r["role"] == ("similar" if dose == 0 else "target")
             for r in found
         )
@@ -165,10 +192,11 @@ def test_a_missing_cell_is_missing_from_every_comparison_that_needs_it() -> None
 
 def test_one_dose_has_no_comparison_of_doses() -> None:
     without = [r for r in ROWS if r.get("dose") in (None, 0)]
-    assert {r["experiment"] for r in compare(table(without), METRIC).to_pylist()} == {"E5"}
+    found = compare(table(without), METRIC, MARGIN).to_pylist()
+    assert {r["experiment"] for r in found} == {"E5", "retrained", "placebo"}
     with_all = [r for r in ROWS if r.get("dose") in (None, 3)]
-    found = compare(table(with_all), METRIC).to_pylist()
-    assert {r["experiment"] for r in found} == {"E3", "E4"}
+    found = compare(table(with_all), METRIC, MARGIN).to_pylist()
+    assert {r["experiment"] for r in found} == {"E3", "E4", "E7", "retrained", "placebo"}
     assert "dose-dose" not in {r["quantity"] for r in found}
 
 
@@ -182,29 +210,27 @@ def test_one_dose_has_no_comparison_of_doses() -> None:
     ids=["no rows", "nothing unlearned", "another metric"],
 )
 def test_without_scores_there_are_no_comparisons(rows: list[Row]) -> None:
-    found = compare(table(rows), METRIC)
+    found = compare(table(rows), METRIC, MARGIN)
     assert found.equals(schemas.empty("comparisons"))
-    assert [v for v in verdicts(found, 6) if v.n] == []
+    assert [v for v in verdicts(found, PLANNED) if v.n] == []
 
 
 def test_verdicts_count_those_that_agree() -> None:
-    comparisons = compare(table(ROWS), METRIC)
-    found = {
-        (v.experiment.name, v.experiment.quantity, v.experiment.role, v.model, v.method): v
-        for v in verdicts(comparisons, TARGETS * len(SEEDS))
-    }
-    assert len(found) == len(PAPER) * len(MODELS) * len(METHODS)
-    for (name, quantity, role, model, method), verdict in found.items():
-        rows = [
-            r
-            for r in naive_comparisons(ROWS)
-            if (r["experiment"], r["quantity"], r["role"]) == (name, quantity, role)
-            and (r["model"], r["method"]) == (model, method)
-        ]
+    comparisons = compare(table(ROWS), METRIC, MARGIN)
+    expected = naive_comparisons(ROWS)
+    found = verdicts(comparisons, PLANNED)
+    assert len(found) == sum(len(e[3]) * len(e[6]) for e in EXPECTED) * len(MODELS)
+    for verdict in found:
+        of = verdict.experiment
+        whose = {
+            "experiment": of.name, "quantity": of.quantity, "role": of.role, "dose": verdict.dose,
+            "model": verdict.model, "method": verdict.method, "variant": verdict.variant,
+        }  # fmt: skip
+        rows = [r for r in expected if all(r[n] == v for n, v in whose.items())]
         assert (verdict.agree, verdict.n) == (sum(r["agrees"] for r in rows), len(rows))
         assert verdict.planned == TARGETS * len(SEEDS)
-        expected = [np.mean([r[n] for r in rows]) for n in ("left", "right", "difference")]
-        assert [verdict.left, verdict.right, verdict.estimate] == pytest.approx(expected)
+        means = [np.mean([r[n] for r in rows]) for n in ("left", "right", "difference")]
+        assert [verdict.left, verdict.right, verdict.estimate] == pytest.approx(means)
 
 
 @pytest.mark.parametrize(
@@ -214,49 +240,53 @@ def test_verdicts_count_those_that_agree() -> None:
 def test_the_word_of_a_verdict_is_that_of_most_targets(agree: int, n: int, word: str) -> None:
     rows = [
         {
-            "experiment": "E4", "quantity": "dose-dose", "model": "m", "method": "GA", "seed": 0,
-            "unlearned": i + 1, "role": "target", "dose": 3, "baseline_dose": 0, "metric": METRIC,
+            "experiment": "E4", "quantity": "dose-dose", "model": "m", "method": "GA",
+            "variant": "plain", "seed": 0, "unlearned": i + 1, "role": "target", "dose": 3,
+            "baseline_dose": 0, "metric": METRIC,
             "left": 0.5, "right": 0.4, "difference": 0.1, "samples": 1, "expected": "positive",
             "agrees": i < agree,
         }
         for i in range(n)
     ]  # fmt: skip
-    found = [v for v in verdicts(schemas.from_rows("comparisons", rows), 9) if v.n]
+    found = [
+        v for v in verdicts(schemas.from_rows("comparisons", rows), {("GA", "plain"): 9}) if v.n
+    ]
     assert [(v.word, v.agree, v.n, v.planned) for v in found] == [(word, agree, n, 9)]
 
 
 def cells_table() -> pa.Table:
-    done = {(r["model"], r["method"], r["dose"], r["seed"], r["unlearned"])
-            for r in ROWS if r["phase"] == "post_unlearn"}  # fmt: skip
+    names = ("model", "method", "variant", "dose", "seed", "unlearned")
+    done = {tuple(r[n] for n in names) for r in ROWS if r["phase"] == "post_unlearn"}
     rows = [
         {
-            "track": "text", "dataset": "d", "model": model, "method": method, "dose": dose,
-            "seed": seed, "unlearned": target, "cell": "c", "key": "k", "state": state,
-            "attempts": 1, "diverged": state == "done" and target == 3,
+            "track": "text", "dataset": "d", **dict(zip(names, cell, strict=True)), "cell": "c",
+            "key": "k", "state": state, "attempts": 1,
+            "diverged": state == "done" and cell[-1] == 3,
         }
         for state, some in (("done", done), ("failed", MISSING))
-        for model, method, dose, seed, target in sorted(some)
+        for cell in sorted(some)
     ]  # fmt: skip
     return schemas.from_rows("cells", rows)
 
 
-def test_damage_is_the_fall_of_other_samples() -> None:
-    found = damages(table(ROWS), cells_table(), METRIC)
-    assert len(found) == len({(d.model, d.method, d.dose) for d in found}) == 8
+def test_damage_is_the_fall_of_other_samples_and_of_the_own_neighbours() -> None:
+    found = damages(table(ROWS), cells_table())
+    assert len(found) == 2 * len(MODELS) * len(METHODS) * len(DOSES)
     for damage in found:
-        model, method, dose = damage.model, damage.method, damage.dose
-        whose = [
-            r for r in ROWS if (r["model"], r.get("dose"), r["role"]) == (model, dose, "other")
-        ]
-        before = mean(lambda r: r["phase"] == "pre_unlearn", whose)
-        after = mean(lambda r, m=method: r.get("method") == m, whose)
+        asked = {"model": damage.model, "dose": damage.dose, "role": damage.role}
+        method = {"method": damage.method, "variant": damage.variant}
+        before = mean(ROWS, **asked, phase="pre_unlearn")
+        after = mean(ROWS, **asked, **method)
         assert before is not None
         assert after is not None
-        assert (damage.before, damage.after) == pytest.approx((before[0], after[0]))
-        gone = [c for c in MISSING if c[:3] == (model, method, dose)]
+        assert damage.before[METRIC] == pytest.approx(before[0])
+        assert damage.after[METRIC] == pytest.approx(after[0])
+        assert damage.before.keys() == {METRIC, "rouge1_recall"}
+        whose = (damage.model, damage.method, damage.variant, damage.dose)
+        gone = [c for c in MISSING if c[:4] == whose]
         assert damage.cells == TARGETS * len(SEEDS) - len(gone)
-        assert damage.diverged == len(SEEDS) - sum(c[4] == 3 for c in gone)
+        assert damage.diverged == len(SEEDS) - sum(c[5] == 3 for c in gone)
 
 
 def test_nothing_asked_is_no_damage() -> None:
-    assert damages(table([]), cells_table(), METRIC) == []
+    assert damages(table([]), cells_table()) == []

@@ -27,6 +27,7 @@ SCORE: dict[str, Any] = {
     "dose": 50,
     "seed": 0,
     "method": "GA",
+    "variant": "plain",
     "unlearned": 1,
     "sample_id": 3,
     "role": "similar",
@@ -191,7 +192,7 @@ rows = st.fixed_dictionaries(
     },
     optional={
         **{n: st.none() | st.integers(-(2**31), 2**31 - 1) for n in ("dose", "seed", "unlearned")},
-        "method": st.none() | st.text(max_size=8),
+        **{n: st.none() | st.text(max_size=8) for n in ("method", "variant")},
         "target_index": st.none() | st.integers(0, 2**31 - 1),
     },
 )

@@ -154,7 +154,7 @@ def test_the_same_others_are_asked_whatever_is_unlearned() -> None:
 def test_a_random_answer_is_an_answer_of_another_sample(target: int, others: int) -> None:
     true = selection.target_row(samples(others), target)
     for repetition in range(20):
-        drawn = selection.random_answer(samples(others), true, repetition, study())
+        drawn = selection.with_random_answer(samples(others), true, target, repetition, study())
         assert drawn["question"].to_pylist() == true["question"].to_pylist()
         assert drawn["answer"][0].as_py() != true["answer"][0].as_py()
         assert drawn["answer"][0].as_py() in samples(others)["answer"].to_pylist()
@@ -163,7 +163,7 @@ def test_a_random_answer_is_an_answer_of_another_sample(target: int, others: int
 def test_random_answers_vary_with_target_and_repetition_alone() -> None:
     def drawn(target: int, repetition: int, **changes: Any) -> str:
         true = selection.target_row(samples(), target)
-        table = selection.random_answer(samples(), true, repetition, study(**changes))
+        table = selection.with_random_answer(samples(), true, target, repetition, study(**changes))
         return str(table["answer"][0].as_py())
 
     assert len({drawn(1, r) for r in range(20)}) > 1
@@ -175,4 +175,58 @@ def test_a_random_answer_needs_another_family() -> None:
     family = samples(0).filter(pc.equal(samples(0)["target_index"], 1))
     true = selection.target_row(family, 1)
     with pytest.raises(UsageError, match=r"random answer.*dataset\.others"):
-        selection.random_answer(family, true, 0, study())
+        selection.with_random_answer(family, true, 1, 0, study())
+
+
+def families() -> pa.Table:
+    """The samples above, and of each target two paraphrases and a neighbour."""
+    more = [
+        row(100 + 10 * target + i, role, target)
+        for target in range(1, TARGETS + 1)
+        for i, role in enumerate(("paraphrase", "paraphrase", "neighbour"))
+    ]
+    return pa.concat_tables([samples(), schemas.from_rows("samples", more)])
+
+
+def test_paraphrases_are_neither_trained_on_nor_retained_nor_asked() -> None:
+    table = families()
+    paraphrases = set(ids(table.filter(pc.equal(table["role"], "paraphrase"))))
+    assert len(paraphrases) == 2 * TARGETS
+    for chosen in (
+        selection.training_rows(table, SIMILAR),
+        selection.retain_rows(table, SIMILAR, 0, study(unlearn={"retain_batches": 99})),
+        selection.asked_rows(table, range(1, TARGETS + 1), study()),
+    ):
+        assert not paraphrases & set(ids(chosen))
+
+
+def test_paraphrases_are_the_first_of_the_target() -> None:
+    assert ids(selection.paraphrase_rows(families(), 2, 1)) == [120]
+    assert ids(selection.paraphrase_rows(families(), 2, 2)) == [120, 121]
+
+
+def test_neighbours_are_trained_on_and_asked_with_their_target() -> None:
+    assert {112, 122, 132} <= set(ids(selection.training_rows(families(), 0)))
+    asked = selection.asked_rows(families(), range(2, 3), study())
+    near = asked.filter(pc.equal(asked["role"], "neighbour"))
+    assert ids(near) == [122]
+
+
+@pytest.mark.parametrize("dose", [0, SIMILAR])
+def test_a_placebo_is_trained_on_and_neither_retained_nor_asked(dose: int) -> None:
+    table, asks = samples(30), study(verify={"similar": 2, "others": 5})
+    busy = {
+        *ids(selection.retain_rows(table, dose, 0, asks)),
+        *ids(selection.asked_rows(table, range(1, 4), asks)),
+    }
+    drawn = [selection.placebo_row(table, target, dose, 0, asks) for target in range(1, 4)]
+    for chosen in drawn:
+        assert chosen["role"].to_pylist() == ["other"]
+        assert not busy & set(ids(chosen))
+        assert set(ids(chosen)) <= set(ids(selection.training_rows(table, dose)))
+    assert len({ids(chosen)[0] for chosen in drawn}) > 1
+
+
+def test_no_sample_free_for_a_placebo_is_said() -> None:
+    with pytest.raises(UsageError, match=r"placebo_targets.*dataset\.others"):
+        selection.placebo_row(samples(), 1, 0, 0, study(verify={"others": OTHERS}))

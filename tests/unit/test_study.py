@@ -18,17 +18,27 @@ from distforget.study import PRESETS, Placement, Study, UsageError, generator_se
 
 CONTENT: dict[str, Any] = {
     "name": "s",
-    "dataset": {"source": "hub", "path": "some/data", "targets": 3, "similar_per_target": 3},
+    "dataset": {
+        "source": "hub",
+        "path": "some/data",
+        "targets": 3,
+        "similar_per_target": 3,
+        "paraphrases_per_target": 4,
+    },
     "models": [{"name": "m", "path": "some/model"}],
     "doses": [0, 2],
-    "methods": [{"name": "GA_KLN", "settings": {"steps": 3}}],
+    "methods": [
+        {"name": "GA_KLN", "settings": {"steps": 3}},
+    ],
     "unlearn_targets": 2,
 }
 
 LABELS: dict[str, Any] = {
     "name": "other",
     "dataset.name": "other",
+    "methods.variant": "slow",
     "models.name": "other",
+    "verify.margin": 0.2,
     "verify.metric": "rouge1_recall",  # chosen by the analysis from scores that are all written
     "verify.batch_size": 3,  # how many rows are generated at once
 }
@@ -44,6 +54,8 @@ DECIDING: dict[str, Any] = {
     "dataset.targets": 4,
     "dataset.similar_per_target": 4,
     "dataset.others": 7,
+    "dataset.neighbours_per_target": 2,
+    "dataset.paraphrases_per_target": 5,
     "models.path": "other/model",
     "models.revision": "v2",
     "models.prompt.style": "plain",
@@ -53,6 +65,14 @@ DECIDING: dict[str, Any] = {
     "doses": [0, 1],
     "methods.name": "GA_GDN",
     "methods.settings": {"steps": 4},
+    "methods.targets": 1,
+    "methods.enhanced.gamma": 0.5,
+    "methods.enhanced.sigma": 0.5,
+    "methods.enhanced.layer": 1,
+    "methods.enhanced.paraphrases": 2,
+    "methods.enhanced.target_weight": 0.5,
+    "methods.enhanced.paraphrase_weight": 0.5,
+    "placebo_targets": 1,
     "unlearn_targets": 1,
     "finetune.learning_rate": 3e-4,
     "finetune.weight_decay": 0.5,
@@ -208,7 +228,7 @@ def write(folder: Path, content: Any) -> Path:
         ("finetune.learning_rate", float("nan"), r"finetune\.learning_rate: .*(finite|greater)"),
         ("finetune.weight_decay", float("inf"), r"finetune\.weight_decay: .*finite"),
         ("dtype", "float8", r"dtype: .*float32.*bfloat16"),
-        ("methods", ["GA", "TV", "GA"], r"methods names 'GA' twice"),
+        ("methods", ["GA", "TV", "GA"], r"methods names 'GA \(plain\)' twice"),
         ("methods", [], r"methods: .*at least 1"),
         ("doses", [0, 4], r"doses has 4, but dataset\.similar_per_target is 3"),
         ("doses", [3, "all"], r"doses names '3' twice"),

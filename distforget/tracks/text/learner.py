@@ -14,13 +14,18 @@ from transformers import PreTrainedModel
 
 from distforget import losses
 from distforget.study import VerifyConfig
-from distforget.tracks.base import Fit, RetainBatches, TermsOfStep
+from distforget.tracks.base import Fit, Noise, RetainBatches, TermsOfStep
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
+from distforget.tracks.text.noise import added, draw
 from distforget.tracks.text.rouge import rouge_scores
 from distforget.tracks.text.terms import TextTermsOfCells
 
 if TYPE_CHECKING:
     from distforget.tracks.text.adapters import Adapters
+
+
+HIGHEST_NLL = 700.0
+"""Nats at which perplexity is cut off: exp of more does not fit a float."""
 
 
 class TextLearner:
@@ -49,7 +54,10 @@ class TextLearner:
         return self.slots.rows(slot_of_row)
 
     def logits(
-        self, batch: TextBatch, slot_of_row: Sequence[int] | None = None
+        self,
+        batch: TextBatch,
+        slot_of_row: Sequence[int] | None = None,
+        noise: Mapping[int, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, K, V) and labels (B, K) of the last K positions: those around the answers.
 
@@ -59,7 +67,7 @@ class TextLearner:
         labels_BT = batch.labels_BT
         keep = int((labels_BT != losses.IGNORED).sum(1).max()) + 1
         positions_BT = (batch.attention_mask_BT.cumsum(1) - 1).clamp(min=0)
-        with self.rows(slot_of_row):
+        with self.rows(slot_of_row), added(self.module, noise or {}):
             output = self.module(
                 input_ids=batch.input_ids_BT.to(device),
                 attention_mask=batch.attention_mask_BT.to(device),
@@ -84,9 +92,11 @@ class TextLearner:
             int(right_BK.all(1).sum()),
         )
 
-    def terms(self, forget: TextExamples, retain: RetainBatches | None) -> TermsOfStep:
+    def terms(
+        self, forget: TextExamples, retain: RetainBatches | None, noise: Noise | None = None
+    ) -> TermsOfStep:
         """See `Learner.terms`."""
-        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0])
+        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0], [noise])
         return lambda step: terms_of(step, [0])[0]
 
     def terms_of_cells(
@@ -95,15 +105,22 @@ class TextLearner:
         rows: Sequence[Sequence[int]],
         retain: RetainBatches | None,
         retaining: Collection[int],
+        noises: Sequence[Noise | None],
     ) -> TextTermsOfCells:
         """See `Learner.terms_of_cells`."""
 
         def forward(
-            examples: TextExamples, rows: Sequence[int], slot_of_row: Sequence[int]
+            examples: TextExamples,
+            rows: Sequence[int],
+            slot_of_row: Sequence[int],
+            noise_of_row: Sequence[Noise | None],
+            step: int,
         ) -> tuple[Tensor, Tensor]:
-            return self.logits(self.encoder.batch(examples, rows), slot_of_row)
+            sizes = examples.sizes[list(rows)].tolist()
+            noise = draw(self.module, noise_of_row, sizes, step)
+            return self.logits(self.encoder.batch(examples, rows), slot_of_row, noise)
 
-        return TextTermsOfCells(forward, forget, rows, retain, retaining)
+        return TextTermsOfCells(forward, forget, rows, retain, retaining, noises)
 
     @torch.no_grad()
     def reference(
@@ -150,7 +167,35 @@ class TextLearner:
                 sizes[index] = len(row) if end is None else end + 1
         return texts, sizes
 
-    def score(self, answers: Sequence[str], samples: pa.Table) -> Mapping[str, np.ndarray]:
-        """ROUGE of answers against the samples' true ones."""
+    def score(
+        self,
+        answers: Sequence[str],
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+    ) -> Mapping[str, np.ndarray]:
+        """See `Learner.score`: ROUGE of the answers; probability and perplexity of the true ones.
+
+        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse.
+        """
         table = rouge_scores(answers, samples["answer"].to_pylist(), self.verify.use_stemmer)
-        return {name: table[name].to_numpy() for name in self.verify.metrics}
+        found = {name: table[name].to_numpy() for name in table.column_names}
+        if {"answer_probability", "answer_perplexity"} & set(self.verify.metrics):
+            logprobs_N = self._mean_logprobs(samples, slot_of_row)
+            found["answer_probability"] = np.exp(logprobs_N)
+            found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
+        return {name: found[name] for name in self.verify.metrics}
+
+    @torch.no_grad()
+    def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:
+        """(N,) mean log-probability of a true answer's tokens, in nats."""
+        examples = self.encode(samples)
+        found_N = np.zeros(len(samples))
+        order = np.argsort(examples.sizes, kind="stable").tolist()
+        for start in range(0, len(order), self.verify.batch_size):
+            rows = order[start : start + self.verify.batch_size]
+            slots = slot_of_row and [slot_of_row[row] for row in rows]
+            logits, labels = self.logits(self.encoder.batch(examples, rows), slots)
+            found_N[rows] = losses.answer_logprobs(logits, labels).double().cpu().numpy()
+        # A diverged model's NaN is as far from the answer as can be.
+        means_N: np.ndarray = np.nan_to_num(found_N / examples.answer_sizes, nan=-np.inf)
+        return means_N

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from distforget import losses
-from distforget.tracks.base import RetainBatches
+from distforget.tracks.base import Noise, RetainBatches
 from distforget.tracks.text.encoding import TextExamples
 
 Logits = tuple[Tensor, Tensor]
 """Logits (B, T, V) and labels (B, T)."""
 
-Forward = Callable[[TextExamples, Sequence[int], Sequence[int]], Logits]
-"""A forward pass over some rows of the examples, each with its slot."""
+Forward = Callable[
+    [TextExamples, Sequence[int], Sequence[int], Sequence[Noise | None], int], Logits
+]
+"""A forward pass over some rows of the examples, each with its slot and noise, at a step."""
 
 
 class TextTermsOfCells:
@@ -29,16 +32,19 @@ class TextTermsOfCells:
         rows: Sequence[Sequence[int]],
         retain: RetainBatches | None,
         retaining: Collection[int],
+        noises: Sequence[Noise | None],
     ) -> None:
         self.forward = forward
         self.forget, self.rows = forget, rows
         self.retain, self.retaining = retain, retaining
+        self.noises = noises
         self.reference_logprobs_B: dict[int, Tensor] = {}
+        """By row of the forget examples, each (1,)."""
 
-    def __call__(self, step: int, cells: Sequence[int]) -> list[TextTerms]:
-        """Fresh terms of step `step`, one for each of these cells."""
+    def __call__(self, step: int, cells: Sequence[int]) -> list[list[TextTerms]]:
+        """Fresh terms of step `step`: for each of these cells one for each row it forgets."""
         passes = Passes(self, step, cells)
-        return [TextTerms(passes, cell) for cell in cells]
+        return [[TextTerms(passes, cell, row) for row in self.rows[cell]] for cell in cells]
 
 
 class Passes:
@@ -51,9 +57,20 @@ class Passes:
 
     @cached_property
     def target(self) -> dict[int, Logits]:
-        """By cell."""
-        shared = self.shared
-        return self._forward(shared.forget, {cell: shared.rows[cell] for cell in self.cells})
+        """By row of the forget examples, under the cells' noise."""
+        return self._target(self.shared.noises)
+
+    @cached_property
+    @torch.no_grad()
+    def target_without_noise(self) -> dict[int, Logits]:
+        """The same without noise and without gradient."""
+        return self._target([None] * len(self.shared.noises))
+
+    def _target(self, noises: Sequence[Noise | None]) -> dict[int, Logits]:
+        rows_of = {cell: self.shared.rows[cell] for cell in self.cells}
+        logits, labels = self._forward(self.shared.forget, rows_of, noises)
+        rows = [row for rows in rows_of.values() for row in rows]
+        return {row: (logits[i : i + 1], labels[i : i + 1]) for i, row in enumerate(rows)}
 
     @cached_property
     def batch_index(self) -> int:
@@ -68,41 +85,48 @@ class Passes:
         assert retain is not None
         rows = retain.batches[self.batch_index]
         mine = {cell: rows for cell in self.cells if cell in self.shared.retaining}
-        return self._forward(retain.examples, mine)
+        logits, labels = self._forward(retain.examples, mine, [None] * len(self.shared.noises))
+        bounds = pairwise(range(0, len(logits) + 1, len(rows)))
+        parts = [(logits[low:high], labels[low:high]) for low, high in bounds]
+        return dict(zip(mine, parts, strict=True))
 
     def _forward(
-        self, examples: TextExamples, rows_of: Mapping[int, Sequence[int]]
-    ) -> dict[int, Logits]:
+        self,
+        examples: TextExamples,
+        rows_of: Mapping[int, Sequence[int]],
+        noises: Sequence[Noise | None],
+    ) -> Logits:
+        """All rows of all cells, in order."""
         rows = [row for rows in rows_of.values() for row in rows]
         slot_of_row = [cell for cell, rows in rows_of.items() for _ in rows]
-        logits, labels = self.shared.forward(examples, rows, slot_of_row)
-        ends = [0, *accumulate(len(rows) for rows in rows_of.values())]
-        parts = [(logits[low:high], labels[low:high]) for low, high in pairwise(ends)]
-        return dict(zip(rows_of, parts, strict=True))
+        noise_of_row = [noises[cell] for cell in slot_of_row]
+        return self.shared.forward(examples, rows, slot_of_row, noise_of_row, self.step)
 
 
 class TextTerms:
-    """Implements `methods.base.Terms` for one cell of a step."""
+    """Implements `methods.base.Terms` for one row of a cell's forget set."""
 
-    def __init__(self, passes: Passes, cell: int) -> None:
+    def __init__(self, passes: Passes, cell: int, row: int) -> None:
         self.passes = passes
-        self.cell = cell
+        self.cell, self.row = cell, row
 
     def target_nll(self) -> Tensor:
         """See `Terms`."""
-        return losses.answer_nll(*self.passes.target[self.cell])
+        return losses.answer_nll(*self.passes.target[self.row])
 
     def target_logprobs_B(self) -> Tensor:
         """See `Terms`."""
-        return losses.answer_logprobs(*self.passes.target[self.cell])
+        return losses.answer_logprobs(*self.passes.target[self.row])
 
     def target_reference_logprobs_B(self) -> Tensor:
-        """See `Terms`; the first step is at theta_0, so its own pass is the reference."""
+        """See `Terms`; the first step is at theta_0. Under noise the reference is still without."""
         known = self.passes.shared.reference_logprobs_B
-        if self.cell not in known:
+        if self.row not in known:
             assert self.passes.step == 0
-            known[self.cell] = self.target_logprobs_B().detach()
-        return known[self.cell]
+            noised = self.passes.shared.noises[self.cell] is not None
+            passes = self.passes.target_without_noise if noised else self.passes.target
+            known[self.row] = losses.answer_logprobs(*passes[self.row]).detach()
+        return known[self.row]
 
     def retain_nll(self) -> Tensor:
         """See `Terms`."""

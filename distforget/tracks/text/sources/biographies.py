@@ -125,7 +125,7 @@ def rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Tabl
     starts = np.cumsum([0, *(size for _, size in _blocks(config))])
     roles = [role for role, _ in _blocks(config)]
     ids_N = np.asarray(sample_ids, np.int64)
-    if len(ids_N) and not (0 <= ids_N.min() and ids_N.max() < number_of_rows):
+    if np.any((ids_N < 0) | (ids_N >= number_of_rows)):
         raise ValueError(f"sample_ids are not all in 0..{number_of_rows - 1}")
     blocks_N = np.searchsorted(starts, ids_N, side="right") - 1
     numbers_N = ids_N - starts[blocks_N]
