@@ -55,8 +55,15 @@ class Learner(Protocol):
         """Per retain batch i, tensor str(i): what retain_kl compares with."""
         ...
 
-    def ask(self, samples: pa.Table) -> tuple[list[str], list[int]]:
-        """Answers to samples and their lengths in tokens, in the order of the rows."""
+    def ask(
+        self, samples: pa.Table, drafts: Sequence[str] | None = None
+    ) -> tuple[list[str], list[int]]:
+        """Answers to samples and their lengths in tokens, in the order of the rows.
+
+        Args:
+            drafts: answers that another state of the model gave to the samples. They may save
+                time where the new answers are alike, and change no answer.
+        """
         ...
 
     def score(self, answers: Sequence[str], samples: pa.Table) -> Mapping[str, np.ndarray]:
