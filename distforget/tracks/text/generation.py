@@ -53,15 +53,18 @@ def generate(
         pad_token_id: fills places that are not read.
         drafts: of each row the tokens that its answer may begin with or hold; [] for none.
     """
+    if drafts is None:
+        drafts = [()] * len(prompts)
     rows = [
         Row(prompt, draft, max_new_tokens, eos_token_id)
-        for prompt, draft in zip(prompts, drafts or [()] * len(prompts), strict=True)
+        for prompt, draft in zip(prompts, drafts, strict=True)
     ]
     waiting = sorted(rows, key=lambda row: len(row.prompt))
     hits = Hits()
     batch = Batch(module, [], pad_token_id, hits)
     while batch.rows or waiting:
-        if waiting and len(batch.rows) <= batch_size // 2:
+        # Each entry costs a pass of its own: it is worth it from a quarter of the places on.
+        if waiting and len(batch.rows) <= batch_size * 3 // 4:
             places = batch_size - len(batch.rows)
             entering = Batch(module, waiting[-places:], pad_token_id, hits)
             del waiting[-places:]
