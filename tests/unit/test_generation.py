@@ -45,7 +45,9 @@ class Case:
     eos: int
     answers: Tokens
 
-    def generate(self, drafts: Sequence[Sequence[int]] | None = None, batch: int = BATCH) -> Any:
+    def generate(
+        self, drafts: Sequence[Sequence[int]] | None = None, batch: int = BATCH
+    ) -> Generated:
         return generate(
             self.module,
             self.prompts,

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 FIXED_COST = {"cpu": 16, "cuda": 256}
-"""What a pass costs beside its tokens, in tokens: SmolLM2 on one core, a GPU bound by memory."""
+"""What a pass costs beside its tokens, in tokens: SmolLM2 on one core; for a GPU an estimate."""
 
 
 @dataclass(frozen=True)
