@@ -107,12 +107,17 @@ class Learner(Protocol):
         ...
 
     def ask(
-        self, samples: pa.Table, slot_of_row: Sequence[int] | None = None
+        self,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+        drafts: Sequence[str] | None = None,
     ) -> tuple[list[str], list[int]]:
         """Answers to samples and their lengths in tokens, in the order of the rows.
 
         Args:
             slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.
+            drafts: answers that another state of the model gave to the samples. They may save
+                time where the new answers are alike, and change no answer.
         """
         ...
 

@@ -44,3 +44,10 @@ def test_a_batch_answers_as_each_row_alone(learner: TextLearner) -> None:
     together, _ = learner.ask(asked(QUESTIONS))
     alone = [learner.ask(asked([question]))[0][0] for question in QUESTIONS]
     assert together == alone
+
+
+def test_earlier_answers_as_drafts_change_no_answer(learner: TextLearner) -> None:
+    answers = learner.ask(asked(QUESTIONS))
+    assert learner.ask(asked(QUESTIONS), answers[0]) == answers
+    others = [answer.replace("The", "A") for answer in answers[0][1:]] + [answers[0][0]]
+    assert learner.ask(asked(QUESTIONS), others) == answers

@@ -16,6 +16,7 @@ from distforget import losses
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, TermsOfStep
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
+from distforget.tracks.text.generation import generate
 from distforget.tracks.text.noise import added, draw
 from distforget.tracks.text.rouge import rouge_scores
 from distforget.tracks.text.terms import TextTermsOfCells
@@ -133,39 +134,30 @@ class TextLearner:
             found[str(index)] = losses.answer_token_distributions(logits, labels).cpu().contiguous()
         return found
 
-    @torch.no_grad()
     def ask(
-        self, samples: pa.Table, slot_of_row: Sequence[int] | None = None
+        self,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+        drafts: Sequence[str] | None = None,
     ) -> tuple[list[str], list[int]]:
-        """Greedy answers, rows of like length together."""
+        """See `Learner.ask`; the answers are greedy."""
         tokenizer = self.encoder.tokenizer
-        device = next(self.module.parameters()).device
-        prompts = self.encoder.prompts(samples["question"].to_pylist())
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        texts, sizes = [""] * len(prompts), [0] * len(prompts)
-        for start in range(0, len(order), self.verify.batch_size):
-            rows = order[start : start + self.verify.batch_size]
-            width = max(len(prompts[i]) for i in rows)
-            ids = torch.full((len(rows), width), tokenizer.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for place, index in enumerate(rows):
-                ids[place, width - len(prompts[index]) :] = torch.tensor(prompts[index])
-                mask[place, width - len(prompts[index]) :] = 1
-            with self.rows(None if slot_of_row is None else [slot_of_row[i] for i in rows]):
-                output = self.module.generate(  # type: ignore[operator] # untyped in transformers
-                    input_ids=ids.to(device),
-                    attention_mask=mask.to(device),
-                    max_new_tokens=self.verify.max_new_tokens,
-                    do_sample=False,
-                    num_beams=1,
-                    eos_token_id=tokenizer.eos_token_id,
-                    pad_token_id=tokenizer.pad_token_id,
-                )
-            for index, row in zip(rows, output[:, width:].tolist(), strict=True):
-                end = row.index(tokenizer.eos_token_id) if tokenizer.eos_token_id in row else None
-                texts[index] = str(tokenizer.decode(row[:end], skip_special_tokens=True)).strip()
-                sizes[index] = len(row) if end is None else end + 1
-        return texts, sizes
+        found = generate(
+            self.module,
+            self.encoder.prompts(samples["question"].to_pylist()),
+            max_new_tokens=self.verify.max_new_tokens,
+            batch_size=self.verify.batch_size,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            drafts=None if drafts is None else self.encoder.answers(drafts),
+            using=None
+            if slot_of_row is None
+            else lambda rows: self.rows([slot_of_row[row] for row in rows]),
+        )
+        texts = [
+            str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in found.tokens
+        ]
+        return texts, [len(row) for row in found.tokens]
 
     def score(
         self,
