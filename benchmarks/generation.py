@@ -163,9 +163,9 @@ def main() -> None:
     ways: dict[str, Way] = {
         "transformers": lambda: ask_transformers(learner, asked),
         "plain": lambda: learner.ask(asked),
-        "own answer": lambda: learner.ask(asked, plain),
-        "one word changed": lambda: learner.ask(asked, changed),
-        "unrelated": lambda: learner.ask(asked, [*plain[1:], plain[0]]),
+        "own answer": lambda: learner.ask(asked, drafts=plain),
+        "one word changed": lambda: learner.ask(asked, drafts=changed),
+        "unrelated": lambda: learner.ask(asked, drafts=[*plain[1:], plain[0]]),
     }
     measure(learner, ways, options.repeats)
 

@@ -114,15 +114,28 @@ def unlearned(
     return Unlearned(len(reports), first.loss, last.loss, last.diverged or not finite, seconds)
 
 
-def ask(learner: Learner, asked: pa.Table, identity: Mapping[str, Any]) -> dict[str, pa.Table]:
+def ask(
+    learner: Learner,
+    asked: pa.Table,
+    identity: Mapping[str, Any],
+    drafts: Mapping[int, str] | None = None,
+) -> dict[str, pa.Table]:
     """Tables `answers` and `scores` of one model state.
 
     Args:
         asked: rows of `samples`.
         identity: model, phase, dose, ... as in the tables' first columns.
+        drafts: answers of another state by sample_id; they save time and change no answer.
     """
-    texts, sizes = learner.ask(asked)
+    texts, sizes = learner.ask(asked, drafts=drafts_of(asked, drafts))
     return tables(texts, sizes, learner.score(texts, asked), asked, identity)
+
+
+def drafts_of(asked: pa.Table, drafts: Mapping[int, str] | None) -> list[str] | None:
+    """Drafts in the order of the rows asked; '' where there is none."""
+    if drafts is None:
+        return None
+    return [drafts.get(sample, "") for sample in asked["sample_id"].to_pylist()]
 
 
 def tables(
@@ -156,11 +169,13 @@ def run(
     cell: Cell,
     retain: RetainBatches | None,
     identity: Mapping[str, Any],
+    drafts: Mapping[int, str] | None = None,
 ) -> tuple[dict[str, pa.Table], dict[str, Any]]:
     """A whole cell: its tables, and its columns of `cells` (losses, seconds, divergence)."""
     outcome = unlearn(learner, start, samples, cell, retain)
     began = time.monotonic()
-    found = ask(learner, asked_rows(samples, cell), {**identity, "phase": "post_unlearn"})
+    named = {**identity, "phase": "post_unlearn"}
+    found = ask(learner, asked_rows(samples, cell), named, drafts)
     return found, columns(outcome, time.monotonic() - began)
 
 

@@ -101,7 +101,10 @@ def _steps(
 
 
 def ask(
-    learner: Learner, asked: Sequence[pa.Table], identities: Sequence[Mapping[str, Any]]
+    learner: Learner,
+    asked: Sequence[pa.Table],
+    identities: Sequence[Mapping[str, Any]],
+    drafts: Mapping[int, str] | None = None,
 ) -> list[dict[str, pa.Table]]:
     """Tables `answers` and `scores` of each slot, as :func:`distforget.cell.ask` of one model.
 
@@ -111,7 +114,7 @@ def ask(
     ends = [0, *accumulate(len(rows) for rows in asked)]
     slot_of_row = [slot for slot, rows in enumerate(asked) for _ in range(len(rows))]
     every = pa.concat_tables(asked)
-    texts, sizes = learner.ask(every, slot_of_row)
+    texts, sizes = learner.ask(every, slot_of_row, single.drafts_of(every, drafts))
     scores = learner.score(texts, every, slot_of_row)
     return [
         single.tables(
@@ -132,13 +135,14 @@ def run(
     cells: Sequence[Cell],
     retain: RetainBatches | None,
     identities: Sequence[Mapping[str, Any]],
+    drafts: Mapping[int, str] | None = None,
 ) -> list[tuple[dict[str, pa.Table], dict[str, Any]]]:
     """Whole cells, as :func:`distforget.cell.run` does one; seconds are each cell's equal part."""
     outcomes = unlearn(learner, start, samples, cells, retain)
     began = time.monotonic()
     asked = [single.asked_rows(samples, cell) for cell in cells]
     named = [{**identity, "phase": "post_unlearn"} for identity in identities]
-    tables = ask(learner, asked, named)
+    tables = ask(learner, asked, named, drafts)
     seconds = (time.monotonic() - began) / len(cells)
     return [
         (found, single.columns(outcome, seconds))

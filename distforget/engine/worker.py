@@ -56,6 +56,8 @@ class State:
     """Of the step that made the weights."""
     weights: ray.ObjectRef[Any] | None
     """Fine-tuned weights in the object store; None: the base model's own."""
+    answers: Step | None = None
+    """Earlier answers to the same questions, which serve as drafts if they are there."""
 
 
 class Worker:
@@ -85,6 +87,14 @@ class Worker:
             else weights.get(state.weights)
         )
         self.state = state
+        self.drafts = self._drafts(state.answers)
+
+    def _drafts(self, step: Step | None) -> dict[int, str] | None:
+        if step is None or not self.store.is_done(step.key):
+            return None
+        answers = schemas.read(self.store.folder(step.key) / "answers.parquet", "answers")
+        columns = answers["sample_id"].to_pylist(), answers["answer"].to_pylist()
+        return dict(zip(*columns, strict=True))
 
     def run(self, state: State, step: Step) -> Outcome:
         """Do a step and commit it; an error becomes an attempt in the store, never an exception."""
@@ -115,7 +125,10 @@ class Worker:
         study = self.study
         restore(self.learner.module, self.start)
         asked = selection.asked_rows(self.samples, range(1, study.unlearn_targets + 1), study)
-        tables = cell.ask(self.learner, asked, identity(step, study))
+        # A fine-tuned model mostly says what it was taught: its best draft.
+        taught = dict(zip(asked["sample_id"].to_pylist(), asked["answer"].to_pylist(), strict=True))
+        drafts = taught if "finetune" in step.inputs else None
+        tables = cell.ask(self.learner, asked, identity(step, study), drafts)
         return lambda folder: _write(tables, folder)
 
     def _reference(self, step: Step) -> Callable[[Path], None]:
@@ -147,7 +160,9 @@ class Worker:
             about["variant"] == PLACEBO,
         )
         named = identity(step, study)
-        tables, outcome = cell.run(self.learner, self.start, self.samples, what, retain, named)
+        tables, outcome = cell.run(
+            self.learner, self.start, self.samples, what, retain, named, self.drafts
+        )
         row = {
             **{name: value for name, value in named.items() if name != "phase"},
             "cell": cell_name(step),

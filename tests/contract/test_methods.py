@@ -186,6 +186,7 @@ def test_the_payload_says_all_that_decides_a_result(name: str) -> None:
         "version": resolved.method.version,
         "regulariser": name.partition("_")[2],
         "config": {n: getattr(resolved.config, n) for n in type(resolved.config).model_fields},
+        "enhanced": None,
     }
     newer = dataclasses.replace(
         resolved, method=dataclasses.replace(resolved.method, version=resolved.method.version + 1)
@@ -343,7 +344,7 @@ def test_unlearning_makes_the_true_answer_less_likely(name: str, model: Model) -
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("GDR")])
 def test_gdr_makes_a_random_answer_more_likely(name: str, model: Model) -> None:
     target = selection.target_row(samples(), 1)
-    (row,) = selection.random_answer(samples(), target, 0, study()).to_pylist()
+    (row,) = selection.with_random_answer(samples(), target, 1, 0, study()).to_pylist()
     before = nll_of(model.learner, row["question"], row["answer"])
     unlearn(model, method(name, learning_rate=1e-3, steps=5, retain_weight=0.1))
     assert nll_of(model.learner, row["question"], row["answer"]) < before - 0.01
@@ -413,6 +414,13 @@ def run_cell(model: Model, resolved: ResolvedMethod, target: int) -> tuple[Any, 
     )
 
 
+def rounded(cell: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Likelihoods to 4 digits: where tensors lie in memory decides how their sums are rounded."""
+    tables, outcome = cell
+    scores = [{**row, "value": float(f"{row['value']:.4g}")} for row in tables["scores"]]
+    return {**tables, "scores": scores}, outcome
+
+
 @pytest.fixture(scope="module")
 def rows_alone(loaded: Model) -> list[tuple[Any, ...]]:
     """The rows of each of CELLS on weights that no other cell has touched."""
@@ -436,7 +444,8 @@ def test_any_order_of_cells_gives_the_same_rows(
     for number in order:
         if number < len(CELLS):
             name, target, changes = CELLS[number]
-            assert run_cell(loaded, method(name, **changes), target) == rows_alone[number]
+            again = run_cell(loaded, method(name, **changes), target)
+            assert rounded(again) == rounded(rows_alone[number])
         else:
             with pytest.raises(BrokenError):
                 run_cell(loaded, BROKEN[number - len(CELLS)](loaded), 1)

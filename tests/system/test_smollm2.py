@@ -48,6 +48,6 @@ def test_a_batch_answers_as_each_row_alone(learner: TextLearner) -> None:
 
 def test_earlier_answers_as_drafts_change_no_answer(learner: TextLearner) -> None:
     answers = learner.ask(asked(QUESTIONS))
-    assert learner.ask(asked(QUESTIONS), answers[0]) == answers
+    assert learner.ask(asked(QUESTIONS), drafts=answers[0]) == answers
     others = [answer.replace("The", "A") for answer in answers[0][1:]] + [answers[0][0]]
-    assert learner.ask(asked(QUESTIONS), others) == answers
+    assert learner.ask(asked(QUESTIONS), drafts=others) == answers

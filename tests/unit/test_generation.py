@@ -316,5 +316,5 @@ def test_a_learner_takes_earlier_answers_as_drafts(tiny_model: Path) -> None:
     with Watched(module) as plain:
         assert learner.ask(asked) == (said, examples.answer_sizes.tolist())
     with Watched(module) as drafted:
-        assert learner.ask(asked, said) == (said, examples.answer_sizes.tolist())
+        assert learner.ask(asked, drafts=said) == (said, examples.answer_sizes.tolist())
     assert len(drafted.shapes) < len(plain.shapes) / 2

@@ -49,7 +49,7 @@ def added(model: PreTrainedModel, noise: Mapping[int, Tensor]) -> Iterator[None]
     """Forward passes inside add this noise to the outputs of these layers (0: embeddings)."""
     with ExitStack() as hooks:
         for layer, noise_BTH in noise.items():
-            module = model.get_input_embeddings() if layer == 0 else _layers(model)[layer - 1]
+            module = model.get_input_embeddings() if layer == 0 else layers_of(model)[layer - 1]
             handle = module.register_forward_hook(_adding(noise_BTH))
             hooks.callback(handle.remove)
         yield
@@ -64,7 +64,12 @@ def _adding(noise_BTH: Tensor) -> Any:
     return hook
 
 
-def _layers(model: PreTrainedModel) -> nn.ModuleList:
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's layers, in order.
+
+    Raises:
+        UsageError: it has no such list.
+    """
     count = model.config.num_hidden_layers
     module: nn.Module = model
     for inner in module.modules():
