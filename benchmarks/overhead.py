@@ -64,8 +64,8 @@ def ours(cells: int, device: str) -> dict[str, float]:
         with connected(placement):
             share = cell_share(placement, cells)
             before, began, worked = resident(), time.monotonic(), time.process_time()
-            for start in range(0, cells, placement.trials_per_tuner):
-                some = pairs[start : start + placement.trials_per_tuner]
+            for start in range(0, cells, placement.cells_per_tuner):
+                some = pairs[start : start + placement.cells_per_tuner]
                 run_cells(plan.study, store, some, share, store.work("tune"), on_outcome)
             figures = since(before, began, worked)
         if len(seen) != cells or seen.total() != cells:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,22 +141,18 @@ def run_cells(
         shutil.rmtree(scratch, ignore_errors=True)
     if not listener.go_on:
         return []
-    # What was done just before its worker was lost may not have been reported: not its fault.
-    return [
-        keys[0]
-        for first, end in trials
-        if (
-            keys := [
-                step.key
-                for _, step in cells[first:end]
-                if step.key not in seen and not store.is_done(step.key)
-            ]
-        )
-    ]
+
+    def open_cells(first: int, end: int) -> Iterator[str]:
+        # One may have been done, but its worker lost before it was reported.
+        keys = (step.key for _, step in cells[first:end])
+        return (key for key in keys if key not in seen and not store.is_done(key))
+
+    begun = (next(open_cells(*trial), None) for trial in trials)
+    return [key for key in begun if key is not None]
 
 
 def shares(cells: int, workers: int) -> list[tuple[int, int]]:
-    """First cell and end of each trial: fewer cells the fewer are left, so that all end together."""
+    """First cell and end of each trial: the fewer are left, the fewer, so that all end together."""
     found = []
     start = 0
     while start < cells:

@@ -19,9 +19,6 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_MAX_PENDING_TRIALS_PG": "64",
-    # Cells that take no time (done by another run) are reported by the half second, not each.
-    "TUNE_RESULT_BUFFER_LENGTH": "1000",
-    "TUNE_RESULT_BUFFER_MIN_TIME_S": "0.5",
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",

@@ -254,9 +254,9 @@ class _Runner:
         for whole in _by_start(steps):
             tuned = self.store.folder(whole[0].inputs["finetune"].key)
             more = (tuned / "weights.safetensors").stat().st_size
-            for start in range(0, len(whole), self.placement.trials_per_tuner):
-                group = whole[start : start + self.placement.trials_per_tuner]
-                full = count + len(group) > self.placement.trials_per_tuner or size + more > room
+            for start in range(0, len(whole), self.placement.cells_per_tuner):
+                group = whole[start : start + self.placement.cells_per_tuner]
+                full = count + len(group) > self.placement.cells_per_tuner or size + more > room
                 if chosen and full:
                     yield chosen
                     chosen, count, size = [], 0, 0
