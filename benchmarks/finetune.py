@@ -65,26 +65,42 @@ def smaller(folder: Path, to: Path, layers: int = 4) -> Path:
     return to
 
 
+class Watch:
+    """Wall and CPU seconds spent inside it, summed over the times it was entered."""
+
+    def __init__(self) -> None:
+        self.seconds = self.cpu = 0.0
+
+    def __enter__(self) -> Watch:
+        self.began = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self.began[0]
+        self.cpu += time.process_time() - self.began[1]
+
+
 def ours(learner: TextLearner, examples: TextExamples, asked: Study) -> dict[str, float]:
     """Seconds of the epochs and of the proofs, and the last epoch's loss."""
     stepper = TorchStepper(learner.module, 0.0, asked.finetune.gradient_clip)
     training = Finetuning(learner, stepper, examples, asked.finetune, (asked.seed, 0))
-    proofs = 0.0
+    proofs = Watch()
     memorised = training.memorised
 
     def timed() -> tuple[float, float]:
-        nonlocal proofs
-        began = time.perf_counter()
-        found = memorised()
-        proofs += time.perf_counter() - began
-        return found
+        with proofs:
+            return memorised()
 
     training.memorised = timed  # type: ignore[method-assign] # to time it apart
-    began = time.perf_counter()
-    history = list(training.run())
-    whole = time.perf_counter() - began
+    with Watch() as watch:
+        history = list(training.run())
     assert history[-1].epoch == asked.finetune.max_epochs, history[-1]
-    return {"seconds": whole - proofs, "proofs": proofs, "loss": float(history[-1].loss or 0)}
+    return {
+        "seconds": watch.seconds - proofs.seconds,
+        "cpu": watch.cpu - proofs.cpu,
+        "proofs": proofs.seconds,
+        "loss": float(history[-1].loss or 0),
+    }
 
 
 def trainers(
@@ -124,11 +140,10 @@ def trainers(
             data_collator=collate,
         )
         trainer.remove_callback(PrinterCallback)
-        began = time.perf_counter()
-        trainer.train()
-        seconds = time.perf_counter() - began
+        with Watch() as watch:
+            trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "proofs": 0.0, "loss": losses[-1]}
+    return {"seconds": watch.seconds, "cpu": watch.cpu, "proofs": 0.0, "loss": losses[-1]}
 
 
 def main() -> None:
@@ -167,12 +182,13 @@ def main() -> None:
     tokens = given.epochs * int(examples.sizes.sum())
     best = {name: min(figures, key=lambda f: f["seconds"]) for name, figures in found.items()}
     gflop = 6e-9 * sum(p.numel() for p in start.values())
-    base = best["Trainer (baseline)"]["seconds"]
+    base = best["Trainer (baseline)"]
     table = [
         {
             "what": name,
             "tokens/s": tokens / figures["seconds"],
-            "ratio": base / figures["seconds"],
+            "ratio": base["seconds"] / figures["seconds"],
+            "ratio of CPU time": base["cpu"] / figures["cpu"],
             "share of peak": tokens * gflop / figures["seconds"] / about["matmul_gflops"],
             "proofs s": figures["proofs"],
             "last loss": figures["loss"],
