@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
 
@@ -17,6 +17,12 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rouge.py
+	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/overhead.py --quick
+	$(BIN)/python benchmarks/finetune.py --quick
+
+bench-cells: $(INSTALLED)
+	$(BIN)/python benchmarks/cells.py
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv

@@ -313,7 +313,7 @@ class Placement(Frozen):
     tolerated_failures: int = Field(0, ge=0, description="failed cells that still exit with 0")
     stop_if_first_fail: int = Field(8, ge=1, description="stop early if the first n cells all fail")
     checkpoint_seconds: float = Field(60.0, ge=0, description="least time between checkpoints")
-    trials_per_tuner: int = Field(1000, ge=1, description="Tune's driver grows with each trial")
+    cells_per_tuner: int = Field(10_000, ge=1, description="Tune's driver grows with each, slowly")
 
 
 def generator_seed(study_seed: int, *about: str | int) -> int:

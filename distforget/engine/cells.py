@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,12 @@ from distforget.study import Study
 WorkerArguments = tuple[Study, Store, Device]
 
 
+CELLS_PER_TRIAL = 32
+"""At most. A trial costs Tune some 70 ms and memory that it keeps, a result of one almost none."""
+
+
 class CellTrainable(tune.Trainable):
-    """One reused actor; each trial is a cell, committed to the store before it is reported."""
+    """One reused actor; a trial is some cells, each committed to the store and reported in turn."""
 
     def setup(  # type: ignore[override] # with_parameters adds arguments
         self, config: dict[str, Any], worker: WorkerArguments, cells: Sequence[tuple[State, Step]]
@@ -27,17 +31,18 @@ class CellTrainable(tune.Trainable):
         """Once an actor: nothing is loaded before the first cell asks for it."""
         self.worker = Worker(*worker)
         self.cells = cells
-        self.number = config["cell"]
+        self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take another cell; the weights are restored at its start."""
-        self.number = new_config["cell"]
+        """Take other cells; the weights are restored at the start of each."""
+        self.next, self.end = new_config["cells"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run the cell. An error is a row in the store and an outcome here, never an exception."""
-        outcome = self.worker.run(*self.cells[self.number])
-        return {"done": True, "outcome": vars(outcome)}
+        """Run a cell. An error is a row in the store and an outcome here, never an exception."""
+        outcome = self.worker.run(*self.cells[self.next])
+        self.next += 1
+        return {"done": self.next == self.end, "outcome": vars(outcome)}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to keep: the store is the only truth."""
@@ -83,16 +88,25 @@ def run_cells(
     share: Share,
     scratch: Path,
     on_outcome: Callable[[Outcome], bool],
-) -> None:
-    """Run cells in one Tuner (at most about 1,000), those of one state after another.
-
-    A cell for which `on_outcome` was not called was lost with its worker.
+) -> list[str]:
+    """Run cells in one Tuner, those of one state after another.
 
     Args:
         scratch: folder for Tune's own files; removed afterwards.
         on_outcome: called a cell; returns False to stop the run early.
+
+    Returns:
+        Keys of the cells at which a worker was lost. Others without a call of `on_outcome` were
+        not begun: they stood behind such a cell in its trial, or the run was stopped.
     """
-    listener = _Listener(on_outcome)
+    seen: set[str] = set()
+
+    def note(outcome: Outcome) -> bool:
+        seen.add(outcome.key)
+        return on_outcome(outcome)
+
+    listener = _Listener(note)
+    trials = shares(len(cells), share.workers)
     scratch.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_resources(
         tune.with_parameters(
@@ -104,7 +118,7 @@ def run_cells(
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"cell": tune.grid_search(list(range(len(cells))))},
+        param_space={"cells": tune.grid_search(trials)},
         tune_config=tune.TuneConfig(
             reuse_actors=True,
             max_concurrent_trials=share.workers,
@@ -125,3 +139,24 @@ def run_cells(
         tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if not listener.go_on:
+        return []
+
+    def open_cells(first: int, end: int) -> Iterator[str]:
+        # One may have been done, but its worker lost before it was reported.
+        keys = (step.key for _, step in cells[first:end])
+        return (key for key in keys if key not in seen and not store.is_done(key))
+
+    begun = (next(open_cells(*trial), None) for trial in trials)
+    return [key for key in begun if key is not None]
+
+
+def shares(cells: int, workers: int) -> list[tuple[int, int]]:
+    """First cell and end of each trial: the fewer are left, the fewer, so that all end together."""
+    found = []
+    start = 0
+    while start < cells:
+        size = max(1, min(CELLS_PER_TRIAL, (cells - start) // (4 * workers)))
+        found.append((start, start + size))
+        start += size
+    return found

@@ -232,6 +232,7 @@ class _Runner:
 
         def on_outcome(outcome: Outcome) -> bool:
             if outcome.retry and tries[outcome.key] < self.placement.retries:
+                tries[outcome.key] += 1
                 return True
             seen.add(outcome.key)
             self._note(by_key[outcome.key], outcome)
@@ -242,15 +243,15 @@ class _Runner:
                 pairs = [(state, step) for state, group in groups for step in group]
                 share = cell_share(self.placement, len(pairs))
                 scratch = self.store.work(f"tune-{os.getpid()}")
-                run_cells(self.plan.study, self.store, pairs, share, scratch, on_outcome)
+                lost = run_cells(self.plan.study, self.store, pairs, share, scratch, on_outcome)
                 if stopper.stopped:
                     return
+                for key in lost:
+                    tries[key] += 1
+                    if tries[key] > self.placement.retries:
+                        self._give_up(by_key[key])
+                        seen.add(key)
             steps = [step for step in steps if step.key not in seen]
-            for step in steps:
-                tries[step.key] += 1
-                if tries[step.key] > self.placement.retries:
-                    self._give_up(step)
-            steps = [step for step in steps if tries[step.key] <= self.placement.retries]
 
     def _tuners(self, steps: Sequence[Step]) -> Iterator[list[tuple[State, list[Step]]]]:
         """Groups of one start each; those of a Tuner are few enough, and their weights fit."""
@@ -260,9 +261,9 @@ class _Runner:
         for whole in _by_start(steps):
             tuned = self.store.folder(whole[0].inputs["finetune"].key)
             more = (tuned / "weights.safetensors").stat().st_size
-            for start in range(0, len(whole), self.placement.trials_per_tuner):
-                group = whole[start : start + self.placement.trials_per_tuner]
-                full = count + len(group) > self.placement.trials_per_tuner or size + more > room
+            for start in range(0, len(whole), self.placement.cells_per_tuner):
+                group = whole[start : start + self.placement.cells_per_tuner]
+                full = count + len(group) > self.placement.cells_per_tuner or size + more > room
                 if chosen and full:
                     yield chosen
                     chosen, count, size = [], 0, 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Set
 from statistics import median
 
 from rich.console import Console
@@ -13,36 +13,37 @@ from distforget.report.terminal import duration
 from distforget.store import Store
 
 
-def seconds_left(plan: Plan, store: Store) -> tuple[float, list[str]]:
+def seconds_left(plan: Plan, store: Store, done: Set[str]) -> tuple[float, list[str]]:
     """Sum over steps left of the median time of the stage's results so far; and stages without any.
 
     Times come from this study's own finished steps (the machine and model are the same), one step
     after the other: divide by the number of workers.
+
+    Args:
+        done: keys of the plan's steps that are done.
     """
     total, unknown = 0.0, []
     groups: dict[str, list[Step]] = {}
     for step in plan.steps():
         groups.setdefault(step.stage, []).append(step)
     for stage, steps in groups.items():
-        left = [step for step in steps if not store.is_done(step.key)]
-        known = _times(steps, store)
-        if left and not known:
+        left = sum(step.key not in done for step in steps)
+        if not left:
+            continue
+        manifests = [store.manifest(step.key) for step in steps if step.key in done]
+        known = [float(m["seconds"]) for m in manifests if "seconds" in m]
+        if known:
+            total += median(known) * left
+        else:
             unknown.append(stage)
-        elif left:
-            total += median(known) * len(left)
     return total, unknown
-
-
-def _times(steps: Sequence[Step], store: Store) -> list[float]:
-    manifests = [store.manifest(step.key) for step in steps if store.is_done(step.key)]
-    return [float(m["seconds"]) for m in manifests if "seconds" in m]
 
 
 def print_estimate(plan: Plan, store: Store, console: Console) -> None:
     """One line about time, one a model about memory and disk."""
-    total, unknown = seconds_left(plan, store)
-    left = sum(not store.is_done(step.key) for step in plan.steps())
-    if not left:
+    done = store.done(step.key for step in plan.steps())
+    total, unknown = seconds_left(plan, store, done)
+    if all(step.key in done for step in plan.steps()):
         console.print("time: nothing left to do")
     elif total or not unknown:
         missing = f" (not counted, none done yet: {', '.join(unknown)})" if unknown else ""
@@ -50,7 +51,7 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
     else:
         console.print("time: unknown until a step of each stage is done; `status` tells as it goes")
     for step in plan.models:
-        if store.is_done(step.key):
+        if step.key in done:
             size = weight_bytes(step, store) / 2**30
             states = len(plan.finetunes) // len(plan.models)
             console.print(

@@ -107,8 +107,9 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
             f"{len(study.models)} models x {len(study.doses)} doses x {study.seeds} seeds",
         ),
     )
+    there = store.done(step.key for step in plan.steps())
     for name, steps, what in stages:
-        done = sum(store.is_done(step.key) for step in steps)
+        done = sum(step.key in there for step in steps)
         table.add_row(name, str(len(steps)), str(done), str(len(steps) - done), what)
     console.print(table)
 

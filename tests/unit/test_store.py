@@ -139,6 +139,16 @@ def test_a_result_is_there_with_its_payload_and_facts(tmp_path: Path) -> None:
     assert list((store.root / "tmp").iterdir()) == []
 
 
+def test_of_many_results_those_are_done_that_are_there_and_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path / "root")
+    keys = [numbered(number).key for number in range(4)]
+    assert store.done(keys) == set()
+    for number in (1, 2, 3):
+        store.commit(numbered(number), fill)
+    (store.folder(keys[2]) / "manifest.json").unlink()
+    assert store.done(keys[:3]) == {keys[1]}
+
+
 def test_facts_name_python_host_and_packages() -> None:
     found = facts()
     assert set(found) == {"commit", "python", "versions", "host"}
