@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -81,7 +79,6 @@ def run_cells(
     store: Store,
     cells: Sequence[tuple[State, Step]],
     share: Share,
-    scratch: Path,
     on_outcome: Callable[[Outcome], bool],
 ) -> None:
     """Run cells in one Tuner (at most about 1,000), those of one state after another.
@@ -89,11 +86,9 @@ def run_cells(
     A cell for which `on_outcome` was not called was lost with its worker.
 
     Args:
-        scratch: folder for Tune's own files; removed afterwards.
         on_outcome: called a cell; returns False to stop the run early.
     """
     listener = _Listener(on_outcome)
-    scratch.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrainable,
@@ -102,26 +97,23 @@ def run_cells(
         ),
         {"cpu": share.cpus, "gpu": share.gpus},
     )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"cell": tune.grid_search(list(range(len(cells))))},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=share.workers,
-        ),
-        run_config=tune.RunConfig(
-            name="cells",
-            storage_path=str(scratch.resolve()),
-            verbose=0,
-            callbacks=[listener],
-            stop=_Stopper(listener),
-            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=0, checkpoint_at_end=False
+    with store.scratch("tune") as scratch, store.explaining("Tune's own files"):
+        tune.Tuner(
+            trainable,
+            param_space={"cell": tune.grid_search(list(range(len(cells))))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=share.workers,
             ),
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            run_config=tune.RunConfig(
+                name="cells",
+                storage_path=str(scratch.resolve()),
+                verbose=0,
+                callbacks=[listener],
+                stop=_Stopper(listener),
+                failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
+            ),
+        ).fit()

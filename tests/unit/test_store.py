@@ -263,7 +263,7 @@ def _write_bytes(path: Path, count: int) -> None:
 
 def test_writable_root_is_left_clean(tmp_path: Path) -> None:
     Store(tmp_path / "root").check_writable()
-    assert list((tmp_path / "root").iterdir()) == []
+    assert list((tmp_path / "root").rglob("*")) == [tmp_path / "root" / "tmp"]
 
 
 @pytest.mark.parametrize(
