@@ -59,9 +59,14 @@ class Run:
         return code
 
     def kill_group(self) -> None:
-        """SIGKILL to the driver and all it started."""
+        """SIGKILL to the driver and all it started; Ray's workers are in groups of their own."""
+        family = self.descendants()
         os.killpg(self.process.pid, signal.SIGKILL)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait(30)
+        psutil.wait_procs(family, 30)
 
     def descendants(self) -> list[psutil.Process]:
         """All processes that it started, and those that they started."""

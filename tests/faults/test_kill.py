@@ -32,7 +32,7 @@ def test_one_store_killed_in_turn_and_by_two_runs_at_once(
     kill_a("RayTrainWorker", waits)
     assert waits.until("cells: 8 to do"), waits.text
     kill_a("CellTrainable", waits)
-    assert waits.until("(2/8"), waits.text
+    assert waits.until("(1/8"), waits.text
     waits.kill_group()
 
     before = finished(tmp_path)
