@@ -34,7 +34,9 @@ class Run:
         for line in self.process.stdout:
             self.lines.append(line)
 
-    def wait_for(self, reached: Callable[[], bool], seconds: float = 300, pause: float = 0) -> bool:
+    def wait_for(
+        self, reached: Callable[[], bool], seconds: float = 600, pause: float = 5e-4
+    ) -> bool:
         """Look again and again until something is so; False if the process ended before."""
         deadline = time.monotonic() + seconds
         while not reached():

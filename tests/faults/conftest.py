@@ -1,4 +1,4 @@
-"""Puts what each fault did into one table: on the terminal, as Markdown in $FAULTS_TABLE."""
+"""A study slow enough to be struck; one table of all faults (Markdown in $FAULTS_TABLE)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.conftest import study_content, write_study
 from tests.faults.checks import Fault
+from tests.running import Undisturbed, run
 
 COLUMNS = ("moment", "kind", "times", "exactly then", "lost", "doubled", "orphans at most")
+
+
+@pytest.fixture(scope="session")
+def slow(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """A study whose cells take long enough to be struck within, run once from start to end."""
+    folder = tmp_path_factory.mktemp("slow")
+    settings = {"steps": 40, "learning_rate": 1e-5}
+    content = study_content(
+        tiny_model,
+        methods=[{"name": name, "settings": settings} for name in ("GA_KLN", "NPO_KLN")],
+        unlearn_targets=3,
+        verify={"max_new_tokens": 120, "similar": 3, "others": 2},
+    )
+    study = write_study(folder / "slow.yaml", content)
+    done = run("run", str(study), "--store", str(folder / "store"))
+    assert done.process.returncode == 0, done.text
+    return Undisturbed(study, folder / "store", done.text, folder / "store/studies/tiny")
 
 
 def _rows(faults: list[Fault]) -> Iterator[tuple[str, ...]]:

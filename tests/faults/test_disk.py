@@ -61,38 +61,38 @@ def assert_one_clear_line(ended: Run, reason: str) -> None:
 
 @pytest.mark.parametrize("free_pages", [0, 3])
 def test_a_full_disk_in_each_stage(
-    free_pages: int, undisturbed: Undisturbed, disk: Path, faults: list[Fault]
+    free_pages: int, slow: Undisturbed, disk: Path, faults: list[Fault]
 ) -> None:
     store = disk / "store"
-    command = ("run", str(undisturbed.study), "--store", str(store))
+    command = ("run", str(slow.study), "--store", str(store))
     ledger = Ledger(store, faults)
     for stage, reached in STAGES.items():
-        watching = watch(start(*command), store, undisturbed)
+        watching = watch(start(*command), store, slow)
         assert watching.run.wait_for(lambda: reached(watching)), watching.run.text  # noqa: B023
         fill(disk / "ballast", free_pages)
         assert_one_clear_line(watching.run, "the disk is full")
         (disk / "ballast").unlink()
         ledger.note(f"in {stage}", f"full disk, {free_pages} pages left")
-    go_on(command, store, undisturbed)
+    go_on(command, store, slow)
 
 
-def test_read_only_among_cells(undisturbed: Undisturbed, disk: Path, faults: list[Fault]) -> None:
+def test_read_only_among_cells(slow: Undisturbed, disk: Path, faults: list[Fault]) -> None:
     store = disk / "store"
-    command = ("run", str(undisturbed.study), "--store", str(store), "--cell-workers=1")
+    command = ("run", str(slow.study), "--store", str(store), "--cell-workers=1")
     ledger = Ledger(store, faults)
-    watching = watch(start(*command), store, undisturbed)
+    watching = watch(start(*command), store, slow)
     assert watching.run.wait_for(lambda: STAGES["cells"](watching)), watching.run.text
     # Refused as long as a file is open for writing.
     assert watching.run.wait_for(lambda: mount("-o", "remount,ro", str(disk)).returncode == 0)
     assert_one_clear_line(watching.run, "read-only")
     assert mount("-o", "remount,rw", str(disk)).returncode == 0
     ledger.note("in cells", "read-only")
-    go_on(command, store, undisturbed)
+    go_on(command, store, slow)
 
 
-def go_on(command: tuple[str, ...], store: Path, undisturbed: Undisturbed) -> None:
+def go_on(command: tuple[str, ...], store: Path, slow: Undisturbed) -> None:
     """The same command, now that there is room, ends as if nothing had happened."""
     last = run(*command)
     assert last.process.returncode == 0, last.text
-    equal_to_undisturbed(store, undisturbed)
+    equal_to_undisturbed(store, slow)
     nothing_left_over(store)

@@ -10,7 +10,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import study_content, write_study
 from tests.faults.checks import Fault, Ledger, equal_to_undisturbed, finished, nothing_left_over
 from tests.faults.moments import MOMENTS, Moment, Watch, watch
 from tests.running import Run, Undisturbed, run, start
@@ -21,25 +20,8 @@ REPEATS = 3
 ORPHANS_MAY_LIVE = 60.0
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """A study whose cells take long enough to be struck within, run once from start to end."""
-    folder = tmp_path_factory.mktemp("slow")
-    slow = {"steps": 40, "learning_rate": 1e-5}
-    content = study_content(
-        tiny_model,
-        methods=[{"name": name, "settings": slow} for name in ("GA_KLN", "NPO_KLN")],
-        unlearn_targets=3,
-        verify={"max_new_tokens": 120, "similar": 3, "others": 2},
-    )
-    study = write_study(folder / "slow.yaml", content)
-    done = run("run", str(study), "--store", str(folder / "store"))
-    assert done.process.returncode == 0, done.text
-    return Undisturbed(study, folder / "store", done.text, folder / "store/studies/tiny")
-
-
-def arguments(undisturbed: Undisturbed, store: Path) -> tuple[str, ...]:
-    return ("run", str(undisturbed.study), "--store", str(store), "--checkpoint-seconds=0")
+def arguments(slow: Undisturbed, store: Path) -> tuple[str, ...]:
+    return ("run", str(slow.study), "--store", str(store), "--checkpoint-seconds=0")
 
 
 def computed(run: Run) -> Counter[str]:
@@ -81,12 +63,12 @@ def strike(watching: Watch, moment: Moment, kind: str) -> tuple[bool, float | No
 @pytest.mark.parametrize("repeat", range(REPEATS))
 @pytest.mark.parametrize("kind", ["driver", "whole group"])
 def test_killed_at_each_moment_and_started_again(
-    kind: str, repeat: int, undisturbed: Undisturbed, tmp_path: Path, faults: list[Fault]
+    kind: str, repeat: int, slow: Undisturbed, tmp_path: Path, faults: list[Fault]
 ) -> None:
     ledger = Ledger(tmp_path, faults)
-    command = arguments(undisturbed, tmp_path)
+    command = arguments(slow, tmp_path)
     for moment in MOMENTS:
-        watching = watch(start(*command), tmp_path, undisturbed)
+        watching = watch(start(*command), tmp_path, slow)
         exact, seconds = strike(watching, moment, kind)
         again = computed(watching.run) & Counter(titles(watching))
         assert not again, moment.name
@@ -94,16 +76,16 @@ def test_killed_at_each_moment_and_started_again(
     last = run(*command)
     assert last.process.returncode == 0, last.text
     ledger.note("continued to the end", kind)
-    equal_to_undisturbed(tmp_path, undisturbed)
+    equal_to_undisturbed(tmp_path, slow)
     nothing_left_over(tmp_path)
 
 
 @pytest.mark.parametrize("repeat", range(REPEATS))
 def test_workers_killed_at_each_moment_of_one_run(
-    repeat: int, undisturbed: Undisturbed, tmp_path: Path, faults: list[Fault]
+    repeat: int, slow: Undisturbed, tmp_path: Path, faults: list[Fault]
 ) -> None:
     ledger = Ledger(tmp_path, faults)
-    watching = watch(start(*arguments(undisturbed, tmp_path)), tmp_path, undisturbed)
+    watching = watch(start(*arguments(slow, tmp_path)), tmp_path, slow)
     for moment in MOMENTS:
         if moment.worker is not None:
             exact, _ = strike(watching, moment, "worker")
@@ -111,15 +93,13 @@ def test_workers_killed_at_each_moment_of_one_run(
     assert watching.run.finish() == 0, watching.run.text
     ledger.note("continued to the end", "worker")
     assert max(computed(watching.run).values()) == 1
-    equal_to_undisturbed(tmp_path, undisturbed)
+    equal_to_undisturbed(tmp_path, slow)
     nothing_left_over(tmp_path)
 
 
-def test_two_runs_on_one_store(
-    undisturbed: Undisturbed, tmp_path: Path, faults: list[Fault]
-) -> None:
+def test_two_runs_on_one_store(slow: Undisturbed, tmp_path: Path, faults: list[Fault]) -> None:
     ledger = Ledger(tmp_path, faults)
-    both = [start(*arguments(undisturbed, tmp_path)) for _ in range(2)]
+    both = [start(*arguments(slow, tmp_path)) for _ in range(2)]
     for one in both:
         assert one.finish() == 0, one.text
     text = both[0].text + both[1].text
@@ -127,5 +107,5 @@ def test_two_runs_on_one_store(
     steps = sum(int(found) for found in re.findall(r"(\d+) steps computed now", text))
     assert steps == len(finished(tmp_path)), text
     ledger.note("from start to end", "two runs at once")
-    equal_to_undisturbed(tmp_path, undisturbed)
+    equal_to_undisturbed(tmp_path, slow)
     nothing_left_over(tmp_path)
