@@ -3,12 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint bench bench-cells clean
+.PHONY: demo test faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+# FAULTS_TABLE=benchmarks/faults.md writes the table there.
+faults: $(INSTALLED)
+	$(BIN)/python -m pytest -m faults tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -279,9 +279,9 @@ def _print_verdicts(plan: Plan, tables: dict[str, Any]) -> None:
     from distforget.report.terminal import print_verdicts
 
     metric = plan.study.verify.metric
-    states = len(plan.study.models) * len(plan.study.doses)
-    planned = Counter((step.about["method"], step.about["variant"]) for step in plan.cells)
-    planned = Counter({method: cells // states for method, cells in planned.items()})
+    whose = ("model", "method", "variant")
+    counted = Counter(tuple(step.about[name] for name in whose) for step in plan.cells)
+    planned = {key: cells // len(plan.study.doses) for key, cells in counted.items()}
     if len(tables["comparisons"]):
         print_verdicts(
             verdicts(tables["comparisons"], planned),

@@ -164,6 +164,8 @@ def make_plan(study: Study) -> Plan:
                 references.append(reference)
                 asks.append(Step("ask", asked, given, {**about, "phase": "pre_unlearn"}))
                 for choice, method in zip(study.methods, resolved, strict=True):
+                    if choice.models and model.name not in choice.models:
+                        continue
                     wanted = choice.targets or study.unlearn_targets
                     for target in range(1, wanted + 1):
                         inputs = {**given, "reference": reference} if method.regulariser else given

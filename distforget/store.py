@@ -5,7 +5,6 @@ The store is the only truth about a run. It knows steps by key and nothing of wh
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -23,26 +22,17 @@ import filelock
 import pyarrow as pa
 from pydantic import ValidationError
 
-from distforget import schemas
+from distforget import disk, schemas
 from distforget.provenance import facts, is_alive, machine
 from distforget.study import NAME_PATTERN, Frozen, UsageError
-
-DISK = {
-    errno.ENOSPC: "the disk is full; free some space, then run again",
-    errno.EDQUOT: "the disk quota is used up; free some space, then run again",
-    errno.EFBIG: "a file is larger than allowed; raise the limit (ulimit -f), then run again",
-    errno.EROFS: "the file system is read-only; give another --store",
-}
-ROOT = DISK | {
-    errno.EACCES: "permission denied; give another --store",
-    errno.EPERM: "not permitted; give another --store",
-    errno.EEXIST: "it is a file; give a folder",
-    errno.ENOTDIR: "a part of the path is a file; give a folder",
-}
 
 
 class StoreError(Exception):
     """The store cannot do what is asked: the message says what, where and the fix (exit code 1)."""
+
+
+class DiskError(StoreError):
+    """The disk is full or cannot be written: nothing is wrong with the step (exit code 1)."""
 
 
 class MissingTableError(StoreError, UsageError):
@@ -97,16 +87,16 @@ class Store:
         Raises:
             UsageError: the root is a file, or cannot be written to.
         """
-        probe = self.root / f".probe-{uuid.uuid4().hex}"
+        folder = self._temporary("probe")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                _write(probe, b"probe")
-            finally:
-                probe.unlink(missing_ok=True)
+            folder.mkdir(parents=True)
+            disk.write(folder / "probe", b"probe")
         except OSError as error:
-            reason = ROOT.get(error.errno or 0, error.strerror or str(error))
+            reason = disk.reason(error, self.root) or error.strerror or str(error)
             raise UsageError(f"--store {self.root}: cannot write there: {reason}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def is_done(self, key: str) -> bool:
         """Whether a result is there; its manifest was written last, before the rename."""
@@ -159,16 +149,15 @@ class Store:
             The folder of the result.
 
         Raises:
-            StoreError: the disk is full or read-only; nothing is left half-written.
+            DiskError: the disk is full or read-only; nothing is left half-written.
         """
         place = self._place("done", step.key)
-        owner = f"{machine()}-{os.getpid()}"
-        temporary = self.root / "tmp" / f"{step.key[:16]}-{owner}-{uuid.uuid4().hex}"
+        temporary = self._temporary(step.key[:16])
         try:
             temporary.mkdir(parents=True)
             place.parent.mkdir(exist_ok=True)
             fill(temporary)
-            _write(temporary / "payload.json", step.payload.encode())
+            disk.write(temporary / "payload.json", step.payload.encode())
             about = {"stage": step.stage, "title": step.title}
             _seal(temporary, {**facts(), **given, **about})
             self._publish(temporary, place)
@@ -191,31 +180,36 @@ class Store:
         schemas.sync_folder(self.root)
 
     @contextmanager
-    def claim(self, key: str, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
+    def claim(
+        self, key: str, on_wait: Callable[[], None] | None = None, wait: bool = True
+    ) -> Iterator[bool]:
         """Hold a step for this process alone; the system lets go when the process dies.
 
-        Correctness does not need it (see `commit`): it saves two runs from the same long work.
+        Correctness does not need it (see `commit`): it saves two runs from the same work. On
+        storage without file locks everyone has every claim.
 
         Args:
             on_wait: called once, before waiting for another holder.
+            wait: False: do not wait for another holder.
+
+        Yields:
+            Whether nobody else holds it; always true after waiting.
 
         Raises:
-            StoreError: the disk is full or read-only.
+            DiskError: the disk is full or read-only.
         """
-        claims = self._place("claims", key).parent
-        with self._explaining("a claim"):
-            claims.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(claims / f"{key}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except filelock.Timeout:
-                if on_wait is not None:
-                    on_wait()
-                lock.acquire()
+        path = self._place("claims", key).with_suffix(".lock")
+        lock = filelock.FileLock(path, fallback_to_soft=False)
+        with self.explaining("a claim"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mine = disk.acquire(lock, on_wait, wait)
         try:
-            yield
+            yield mine
         finally:
-            lock.release()
+            if lock.is_locked:
+                with suppress(OSError):
+                    path.unlink()  # while held: who waits for this file then looks for a new one
+                lock.release()
 
     def record_attempt(
         self,
@@ -230,7 +224,7 @@ class Store:
         """Note an attempt that did not succeed, as one file; earlier ones are kept.
 
         Raises:
-            StoreError: the disk is full or read-only.
+            DiskError: the disk is full or read-only.
         """
         attempt = Attempt(
             state=state,
@@ -242,16 +236,13 @@ class Store:
             time=time.time(),
         )
         folder = self._place("attempts", step.key)
-        with self._explaining("an attempt"):
+        with self.explaining("an attempt"):
             folder.mkdir(parents=True, exist_ok=True)
             number = len(_attempt_files(folder)) + 1
             name = f"{number:03d}-{uuid.uuid4().hex[:8]}.json"
-            temporary = folder / f".{name}.tmp"
-            try:
-                _write(temporary, attempt.model_dump_json(indent=1).encode())
-                temporary.replace(folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with self.scratch("attempt") as temporary:
+                disk.write(temporary / name, attempt.model_dump_json(indent=1).encode())
+                (temporary / name).replace(folder / name)
             schemas.sync_folder(folder)
 
     def attempts(self, key: str) -> list[Attempt]:
@@ -268,14 +259,29 @@ class Store:
                 raise StoreError(f"{path}: not an attempt; delete this file") from error
         return found
 
-    def work(self, key: str) -> Path:
-        """Scratch folder of an unfinished step, for checkpoints; survives kills.
+    @contextmanager
+    def scratch(self, name: str) -> Iterator[Path]:
+        """A folder that is gone afterwards, or after the next `sweep` if this process is killed.
 
         Raises:
-            StoreError: the disk is full or read-only.
+            DiskError: the disk is full or read-only.
+        """
+        folder = self._temporary(name)
+        try:
+            with self.explaining("a temporary folder"):
+                folder.mkdir(parents=True)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def work(self, key: str) -> Path:
+        """Folder of an unfinished step, for checkpoints; survives kills.
+
+        Raises:
+            DiskError: the disk is full or read-only.
         """
         folder = self._place("work", key)
-        with self._explaining("a scratch folder"):
+        with self.explaining("a scratch folder"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -284,7 +290,7 @@ class Store:
         shutil.rmtree(self._place("work", key), ignore_errors=True)
 
     def sweep(self, max_age_seconds: float = 86_400.0) -> None:
-        """Remove temporary folders that dead processes left behind.
+        """Remove what dead processes left: temporary folders, claims, checkpoints of done steps.
 
         A process of this machine is asked for; one of another machine or container counts as
         dead when it has put nothing into its folder for `max_age_seconds`.
@@ -292,10 +298,17 @@ class Store:
         for path in (self.root / "tmp").glob("*-*-*-*"):
             _, owner, process, _ = path.name.rsplit("-", 3)
             with suppress(FileNotFoundError):  # its process has just finished
-                quiet = time.time() - path.stat().st_mtime
+                newest = max(inner.stat().st_mtime for inner in (path, *path.rglob("*")))
+                quiet = time.time() - newest
                 dead = not is_alive(int(process)) if owner == machine() else quiet > max_age_seconds
                 if dead:
                     shutil.rmtree(path, ignore_errors=True)
+        for path in (self.root / "claims").glob("*.lock"):
+            with self.claim(path.stem, wait=False):
+                pass  # a claim that nobody holds is removed when it is let go
+        for path in (self.root / "work").glob("*"):
+            if self.is_done(path.name):
+                self.drop_work(path.name)
 
     def nearest(self, step: KeyedStep) -> tuple[str, list[tuple[str, object, object]]] | None:
         """The result of the same stage whose payload differs in the fewest fields.
@@ -332,12 +345,15 @@ class Store:
 
         Raises:
             SchemaError: the table does not fit its schema.
-            StoreError: the disk is full or read-only.
+            DiskError: the disk is full or read-only.
         """
         path = self.study_table(study, name)
-        with self._explaining(f"table {name!r} of study {study!r}"):
+        with self.explaining(f"table {name!r} of study {study!r}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            schemas.write(table, name, path)
+            with self.scratch("table") as temporary:
+                schemas.write(table, name, temporary / path.name)
+                (temporary / path.name).replace(path)
+            schemas.sync_folder(path.parent)
 
     def read_study_table(self, study: str, name: str) -> pa.Table:
         """A study's table, checked against its schema.
@@ -355,24 +371,29 @@ class Store:
             )
         return schemas.read(path, name)
 
+    def _temporary(self, name: str) -> Path:
+        """A name in tmp/ that says whose it is, for `sweep`."""
+        return self.root / "tmp" / f"{name}-{machine()}-{os.getpid()}-{uuid.uuid4().hex}"
+
     def _place(self, kind: str, key: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", key):
             raise StoreError(f"{self.root}: {key!r} is no key: keys are letters and digits")
         return self.root / kind / key
 
     @contextmanager
-    def _explaining(self, what: str) -> Iterator[None]:
+    def explaining(self, what: str) -> Iterator[None]:
+        """Turn errors of a full or read-only disk into a clear DiskError."""
         try:
             yield
-        except OSError as error:
+        except Exception as error:
             self._explain(error, what)
             raise
 
     def _explain(self, error: Exception, what: str) -> None:
-        """Raise a clear error if the disk is to blame, whichever library has wrapped that."""
-        for number, reason in DISK.items():
-            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
-                raise StoreError(f"{self.root}: cannot write {what}: {reason}") from error
+        """Raise a clear error if the disk is to blame."""
+        reason = disk.reason(error, self.root)
+        if reason:
+            raise DiskError(f"{self.root}: cannot write {what}: {reason}") from error
 
 
 def _seal(folder: Path, about: Mapping[str, Any]) -> None:
@@ -387,7 +408,7 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
             schemas.sync_folder(path)
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
     content = {**about, "files": sizes, "time": time.time()}
-    _write(folder / "manifest.json", json.dumps(content, indent=1).encode())
+    disk.write(folder / "manifest.json", json.dumps(content, indent=1).encode())
     schemas.sync_folder(folder)
 
 
@@ -420,10 +441,3 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
         else:
             flat[f"{prefix}{name}"] = inner
     return flat
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -185,6 +185,7 @@ class MethodChoice(Frozen):
         "", pattern=r"^[A-Za-z0-9.-]{0,32}$", description="tells two uses of a method apart"
     )
     targets: int = Field(0, ge=0, description="its first n targets only; 0: unlearn_targets")
+    models: tuple[Name, ...] = Field((), description="for these models only; empty: for all")
 
     @model_validator(mode="before")
     @classmethod
@@ -264,9 +265,23 @@ class Study(Frozen):
                 raise ValueError(
                     f"{field} is {value}, but {limit} is {most}; lower the one or raise the other"
                 )
+        known = {m.name for m in self.models}
+        for method in self.methods:
+            if not known >= set(method.models):
+                raise ValueError(
+                    f"methods: {method.name}: models names {min(set(method.models) - known)!r}, "
+                    f"which is not in models: {', '.join(sorted(known))}"
+                )
         for kind, names in (
             ("models", [m.name for m in self.models]),
-            ("methods", [f"{m.name} ({m.variant_name})" for m in self.methods]),
+            (
+                "methods",
+                [
+                    f"{m.name} ({m.variant_name}, {name})"
+                    for m in self.methods
+                    for name in m.models or sorted(known)
+                ],
+            ),
             ("doses", [str(d) for d in self.dose_numbers()]),
         ):
             doubled = sorted({n for n in names if names.count(n) > 1})

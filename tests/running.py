@@ -6,41 +6,84 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 DISTFORGET = str(Path(sys.executable).with_name("distforget"))
 
 
 @dataclass
 class Run:
-    """A command in a process group of its own."""
+    """A command in a process group of its own, whose output is read as it comes."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
 
-    def until(self, wanted: Callable[[str], bool], seconds: float = 240) -> str:
-        """Read output up to a line that is wanted; '' if the process ended before."""
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
         assert self.process.stdout is not None
-        deadline = time.monotonic() + seconds
         for line in self.process.stdout:
             self.lines.append(line)
-            if wanted(line):
-                return line
-            assert time.monotonic() < deadline, "".join(self.lines)
-        return ""
 
-    def finish(self, seconds: float = 400) -> int:
-        """Read to the end; the exit code."""
-        self.until(lambda line: False, seconds)
-        return self.process.wait(30)
+    def wait_for(
+        self, reached: Callable[[], bool], seconds: float = 600, pause: float = 5e-4
+    ) -> bool:
+        """Look again and again until something is so; False if the process ended before."""
+        deadline = time.monotonic() + seconds
+        while not reached():
+            if self.process.poll() is not None:
+                return reached()
+            assert time.monotonic() < deadline, self.text
+            time.sleep(pause)
+        return True
+
+    def says(self, words: str) -> bool:
+        """Whether it has printed this."""
+        return any(words in line for line in self.lines)
+
+    def until(self, words: str) -> bool:
+        """Wait until it prints this; False if it ended before."""
+        return self.wait_for(lambda: self.says(words), pause=0.02)
+
+    def finish(self, seconds: float = 600) -> int:
+        """Wait for the end; the exit code."""
+        code = self.process.wait(seconds)
+        self.reader.join(30)
+        return code
 
     def kill_group(self) -> None:
-        """SIGKILL to the driver and all it started."""
+        """SIGKILL to the driver and all it started; Ray's workers are in groups of their own."""
+        family = self.descendants()
         os.killpg(self.process.pid, signal.SIGKILL)
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         self.process.wait(30)
+        psutil.wait_procs(family, 30)
+
+    def descendants(self) -> list[psutil.Process]:
+        """All processes that it started, and those that they started."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def kill_worker(self, wanted: Callable[[psutil.Process], bool]) -> bool:
+        """SIGKILL to the first of its processes that is wanted; False if there is none."""
+        for process in self.descendants():
+            with suppress(psutil.Error):
+                if wanted(process):
+                    process.kill()
+                    return True
+        return False
 
     @property
     def text(self) -> str:

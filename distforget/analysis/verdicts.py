@@ -38,12 +38,12 @@ class Verdict:
         return "agrees" if share > 0.5 else "disagrees" if share < 0.5 else "split"
 
 
-def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str], int]) -> list[Verdict]:
+def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str, str], int]) -> list[Verdict]:
     """One verdict an experiment, dose, model, method and variant, in the paper's order.
 
     Args:
-        planned: cells planned by method and variant (targets times seeds), so that missing ones
-            show.
+        planned: cells planned at each dose (targets times seeds) by model, method and variant, so
+            that missing ones show.
     """
     frame = comparisons.to_pandas()
     found = []
@@ -67,7 +67,7 @@ def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str], int]) -> l
                     float(group["difference"].mean()),
                     int(group["agrees"].sum()),
                     len(group),
-                    planned[(method, variant)],
+                    planned[(model, method, variant)],
                     bool((group["difference"] == 0).all()),
                 )
             )

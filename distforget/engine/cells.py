@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -86,13 +84,11 @@ def run_cells(
     store: Store,
     cells: Sequence[tuple[State, Step]],
     share: Share,
-    scratch: Path,
     on_outcome: Callable[[Outcome], bool],
 ) -> list[str]:
     """Run cells in one Tuner, those of one state after another.
 
     Args:
-        scratch: folder for Tune's own files; removed afterwards.
         on_outcome: called a cell; returns False to stop the run early.
 
     Returns:
@@ -107,7 +103,6 @@ def run_cells(
 
     listener = _Listener(note)
     trials = shares(len(cells), share.workers)
-    scratch.mkdir(parents=True, exist_ok=True)
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrainable,
@@ -116,29 +111,26 @@ def run_cells(
         ),
         {"cpu": share.cpus, "gpu": share.gpus},
     )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"cells": tune.grid_search(trials)},
-        tune_config=tune.TuneConfig(
-            reuse_actors=True,
-            max_concurrent_trials=share.workers,
-        ),
-        run_config=tune.RunConfig(
-            name="cells",
-            storage_path=str(scratch.resolve()),
-            verbose=0,
-            callbacks=[listener],
-            stop=_Stopper(listener),
-            failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
-            checkpoint_config=tune.CheckpointConfig(
-                checkpoint_frequency=0, checkpoint_at_end=False
+    with store.scratch("tune") as scratch, store.explaining("Tune's own files"):
+        tune.Tuner(
+            trainable,
+            param_space={"cells": tune.grid_search(trials)},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=share.workers,
             ),
-        ),
-    )
-    try:
-        tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            run_config=tune.RunConfig(
+                name="cells",
+                storage_path=str(scratch.resolve()),
+                verbose=0,
+                callbacks=[listener],
+                stop=_Stopper(listener),
+                failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
+            ),
+        ).fit()
     if not listener.go_on:
         return []
 

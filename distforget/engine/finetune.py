@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,31 +66,8 @@ def finetune(
     on_cluster = bool(cluster_address(placement))
     threads = 0 if on_cluster else max(1, cores(placement) // placement.train_workers)
     job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
-    scratch = store.work(f"train-{os.getpid()}")
-    trainer = TorchTrainer(
-        _train_all,
-        train_loop_config={"job": job},
-        datasets={"train": shards_of(steps[0].inputs["dataset"], store)},
-        dataset_config=DataConfig(datasets_to_split=[]),
-        scaling_config=ScalingConfig(
-            num_workers=placement.train_workers,
-            use_gpu=on_gpu,
-            resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
-        ),
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        run_config=RunConfig(
-            name=f"finetune-{time.time_ns()}",
-            storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=placement.retries),
-        ),
-    )
-    with _following(steps, store, on_event):
-        lost = ""
-        try:
-            trainer.fit()
-        except ray.train.TrainingFailedError as error:
-            lost = str(error)
-    shutil.rmtree(scratch, ignore_errors=True)
+    with _following(steps, store, on_event), store.scratch("train") as scratch:
+        lost = _fit(job, scratch)
     for step in steps:
         if store.is_done(step.key):
             seconds = store.manifest(step.key)["seconds"]
@@ -107,6 +83,34 @@ def finetune(
             on_event(step, Outcome(step.key, False, 0.0, attempts[-1].error_message))
 
 
+def _fit(job: Job, scratch: Path) -> str:
+    """Run the group of workers; why it was lost for good, or ''."""
+    placement, on_gpu = job.placement, job.device == "cuda"
+    trainer = TorchTrainer(
+        _train_all,
+        train_loop_config={"job": job},
+        datasets={"train": shards_of(job.steps[0].inputs["dataset"], job.store)},
+        dataset_config=DataConfig(datasets_to_split=[]),
+        scaling_config=ScalingConfig(
+            num_workers=placement.train_workers,
+            use_gpu=on_gpu,
+            resources_per_worker={"CPU": 1, **({"GPU": 1} if on_gpu else {})},
+        ),
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        run_config=RunConfig(
+            name=f"finetune-{time.time_ns()}",
+            storage_path=str(scratch),
+            failure_config=FailureConfig(max_failures=placement.retries),
+        ),
+    )
+    try:
+        with job.store.explaining("fine-tuned weights"):
+            trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        return str(error)
+    return ""
+
+
 @contextmanager
 def _following(
     steps: Sequence[Step], store: Store, on_event: Callable[[Step, Epoch | Outcome], None]
@@ -118,12 +122,13 @@ def _following(
     def look() -> None:
         for step in steps:
             path = store.root / "work" / step.key / "progress.jsonl"
-            if path.exists():
-                with path.open() as file:
-                    file.seek(positions[step.key])
-                    lines = file.readlines()
-                    positions[step.key] = file.tell()
-                for line in lines:
+            lines = []
+            with suppress(FileNotFoundError), path.open() as file:
+                file.seek(positions[step.key])
+                lines = file.readlines()
+                positions[step.key] = file.tell()
+            for line in lines:
+                with suppress(ValueError):  # half a line, of a killed worker or on a full disk
                     on_event(step, Epoch(**json.loads(line)))
 
     def follow() -> None:

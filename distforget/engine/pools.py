@@ -22,7 +22,7 @@ def run_groups(
 ) -> Iterator[Outcome]:
     """Run groups of steps that start from the same weights, `share.workers` groups at once.
 
-    Yields outcomes as steps end. A lost actor's group comes back with `retry` set.
+    Yields outcomes as steps end. A lost actor's group comes back as `lost`.
     """
     actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(_Actor)
     waiting = list(groups)
@@ -39,7 +39,7 @@ def run_groups(
             yield ray.get(ready)
         except RayActorError as error:
             for step in steps:
-                yield Outcome(step.key, False, 0.0, f"worker lost: {error}", retry=True)
+                yield Outcome(step.key, False, 0.0, f"worker lost: {error}", "lost")
             idle.append(actor.remote(study, store, device))
             continue
         if steps[1:]:

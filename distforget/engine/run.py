@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -23,7 +22,7 @@ from distforget.engine.models import fetch_model, weight_bytes
 from distforget.engine.pools import run_groups
 from distforget.engine.worker import Outcome, State
 from distforget.plan import TRAINING_COPIES, Plan, Step
-from distforget.store import Store
+from distforget.store import DiskError, Store
 from distforget.study import Placement, UsageError
 from distforget.training import Epoch
 
@@ -80,6 +79,7 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
             runner.ask_models()
             runner.run_cells()
     tables = assemble(plan, store)
+    store.sweep()
     done = sum(store.is_done(step.key) for step in plan.cells)
     rows = tables["cells"]["state"].to_pylist()
     return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed)
@@ -159,7 +159,7 @@ class _Runner:
             if steps:
                 finetune(steps, self.plan.study, self.placement, self.store, self._trained)
 
-    def _claim(self, step: Step) -> AbstractContextManager[None]:
+    def _claim(self, step: Step) -> AbstractContextManager[bool]:
         return self.store.claim(step.key, lambda: self.listener.waiting(step))
 
     def _trained(self, step: Step, event: Epoch | Outcome) -> None:
@@ -179,24 +179,47 @@ class _Runner:
             return
         self.listener.stage("floor, ceiling and reference", len(steps))
         by_key = {step.key: step for step in steps}
-        for attempt in range(self.placement.retries + 1):
+        attempt = 0
+        while steps:
             groups = [
                 (self._state(group[0]), group) for group in _by_start(steps, together=not attempt)
             ]
             share = cell_share(self.placement, len(groups))
-            steps = []
+            lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):
-                if outcome.retry:
-                    steps.append(by_key[outcome.key])
+                step = by_key[outcome.key]
+                if outcome.kind == "disk":
+                    raise DiskError(outcome.error)
+                if outcome.kind == "lost":
+                    lost.append(step)
+                elif outcome.kind == "busy":
+                    busy.append(step)
                 else:
-                    self._note(by_key[outcome.key], outcome)
-            if not steps:
-                return
+                    self._note(step, outcome)
+            attempt += bool(lost)
+            if attempt > self.placement.retries:
+                for step in lost:
+                    self._give_up(step)
+                lost = []
+            steps = lost + self._left_by_others(busy)
+
+    def _left_by_others(self, steps: Sequence[Step]) -> list[Step]:
+        """Wait until another run ends the first of its steps; those that are to do after all."""
+        left = []
+        for step in steps[:1]:
+            with self._claim(step):
+                pass
         for step in steps:
-            self._give_up(step)
+            if self._open(step):
+                left.append(step)
+                continue
+            done = self.store.is_done(step.key)
+            error = "" if done else self.store.attempts(step.key)[-1].error_message
+            self._note(step, Outcome(step.key, done, 0.0, error, "others"))
+        return left
 
     def _note(self, step: Step, outcome: Outcome) -> None:
-        self.computed += outcome.done
+        self.computed += outcome.done and outcome.kind == "own"
         self.listener.finished(step, outcome)
 
     def _give_up(self, step: Step) -> None:
@@ -229,9 +252,17 @@ class _Runner:
         tries = dict.fromkeys((step.key for step in steps), 0)
         by_key = {step.key: step for step in steps}
         seen: set[str] = set()
+        busy: set[str] = set()
+        unwritable: list[str] = []
 
         def on_outcome(outcome: Outcome) -> bool:
-            if outcome.retry and tries[outcome.key] < self.placement.retries:
+            if outcome.kind == "disk":
+                unwritable.append(outcome.error)
+                return False
+            if outcome.kind == "busy":
+                busy.add(outcome.key)
+                return True
+            if outcome.kind == "lost" and tries[outcome.key] < self.placement.retries:
                 tries[outcome.key] += 1
                 return True
             seen.add(outcome.key)
@@ -239,11 +270,13 @@ class _Runner:
             return stopper.note(outcome.done)
 
         while steps and not stopper.stopped:
+            busy.clear()
             for groups in self._tuners(steps):
                 pairs = [(state, step) for state, group in groups for step in group]
                 share = cell_share(self.placement, len(pairs))
-                scratch = self.store.work(f"tune-{os.getpid()}")
-                lost = run_cells(self.plan.study, self.store, pairs, share, scratch, on_outcome)
+                lost = run_cells(self.plan.study, self.store, pairs, share, on_outcome)
+                if unwritable:
+                    raise DiskError(unwritable[0])
                 if stopper.stopped:
                     return
                 for key in lost:
@@ -251,7 +284,8 @@ class _Runner:
                     if tries[key] > self.placement.retries:
                         self._give_up(by_key[key])
                         seen.add(key)
-            steps = [step for step in steps if step.key not in seen]
+            left_by_others = self._left_by_others([step for step in steps if step.key in busy])
+            steps = [step for step in steps if step.key not in seen | busy] + left_by_others
 
     def _tuners(self, steps: Sequence[Step]) -> Iterator[list[tuple[State, list[Step]]]]:
         """Groups of one start each; those of a Tuner are few enough, and their weights fit."""

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import ray
@@ -20,7 +20,7 @@ from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.methods import resolve
 from distforget.plan import Step, cell_name
-from distforget.store import Store
+from distforget.store import DiskError, Store
 from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
@@ -35,7 +35,9 @@ class Outcome:
     done: bool
     seconds: float
     error: str = ""
-    retry: bool = False
+    kind: Literal["own", "others", "lost", "busy", "disk"] = "own"
+    """Who brought it about: this run; another one. Else why it is neither: out of memory or
+    worker lost; another run is at work on it; the store cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,26 @@ class Worker:
 
     def run(self, state: State, step: Step) -> Outcome:
         """Do a step and commit it; an error becomes an attempt in the store, never an exception."""
+        try:
+            with self.store.claim(step.key, wait=False) as mine:
+                if mine:
+                    return self._run(state, step)
+        except DiskError as error:
+            return Outcome(step.key, False, 0.0, str(error), "disk")
+        return Outcome(step.key, False, 0.0, "another run is at work on it", "busy")
+
+    def _run(self, state: State, step: Step) -> Outcome:
         store, began = self.store, time.monotonic()
         if store.is_done(step.key):
-            return Outcome(step.key, True, 0.0)
+            return Outcome(step.key, True, 0.0, kind="others")
         work = {"ask": self._ask, "reference": self._reference, "cell": self._cell}[step.stage]
         try:
             self._take(state)
             fill = work(step)
             seconds = time.monotonic() - began
             store.commit(step, fill, device=self.device.name, seconds=seconds)
+        except DiskError:
+            raise
         except Exception as error:  # the one place where a step's error becomes a row
             store.record_attempt(
                 step,
@@ -118,7 +131,8 @@ class Worker:
             )
             out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
             message = f"{type(error).__name__}: {error}"
-            return Outcome(step.key, False, time.monotonic() - began, message, out_of_memory)
+            seconds = time.monotonic() - began
+            return Outcome(step.key, False, seconds, message, "lost" if out_of_memory else "own")
         return Outcome(step.key, True, seconds)
 
     def _ask(self, step: Step) -> Callable[[Path], None]:
@@ -178,7 +192,8 @@ class Worker:
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:
     """Whether a cell is of this choice; placebo cells are of the plain one."""
     variant = "plain" if about["variant"] == PLACEBO else about["variant"]
-    return (choice.name, choice.variant_name) == (about["method"], variant)
+    same = (choice.name, choice.variant_name) == (about["method"], variant)
+    return same and (not choice.models or about["model"] in choice.models)
 
 
 def identity(step: Step, study: Study) -> dict[str, Any]:

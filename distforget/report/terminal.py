@@ -103,8 +103,8 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
         (
             "cell",
             plan.cells,
-            f"{study.unlearn_targets} targets x {len(study.methods)} methods x "
-            f"{len(study.models)} models x {len(study.doses)} doses x {study.seeds} seeds",
+            f"up to {study.unlearn_targets} targets, {len(study.methods)} methods, "
+            f"{len(study.models)} models, {len(study.doses)} doses, {study.seeds} seeds",
         ),
     )
     there = store.done(step.key for step in plan.steps())

@@ -1,71 +1,48 @@
-"""Killed at different moments and started again: nothing lost, nothing doubled, equal rows."""
+"""Runs and workers killed on one store, two runs at once: nothing lost or doubled, equal rows."""
 
 from __future__ import annotations
 
-import os
-import signal
-import time
-from contextlib import suppress
+import re
 from pathlib import Path
 
-import pandas as pd
 import psutil
 
-from tests.running import Run, Undisturbed, run, start
-from tests.system.test_run import CELLS, scores_of
+from tests.faults.checks import equal_to_undisturbed, finished, nothing_left_over
+from tests.running import Run, Undisturbed, start
 
 
-def kill_a_worker(started: Run, kind: str) -> None:
-    """SIGKILL to one Ray process of a kind."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        for process in psutil.Process(started.process.pid).children(recursive=True):
-            with suppress(psutil.Error):
-                if kind in " ".join(process.cmdline()):
-                    os.kill(process.pid, signal.SIGKILL)
-                    return
-        time.sleep(0.2)
-    raise AssertionError(f"no {kind} found: {started.text}")
+def kill_a(kind: str, started: Run) -> None:
+    def wanted(process: psutil.Process) -> bool:
+        return kind in " ".join(process.cmdline())
+
+    assert started.wait_for(lambda: started.kill_worker(wanted), pause=0.2), started.text
 
 
-def all_there_once(tables: Path, undisturbed: Undisturbed) -> None:
-    cells = pd.read_parquet(tables / "cells.parquet")
-    assert len(cells) == CELLS
-    assert cells["cell"].is_unique
-    assert set(cells["state"]) == {"done"}
-    pd.testing.assert_frame_equal(scores_of(tables), scores_of(undisturbed.tables))
+def test_one_store_killed_in_turn_and_by_two_runs_at_once(
+    undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    command = ("run", str(undisturbed.study), "--store", str(tmp_path), "--checkpoint-seconds=0")
+    pair = [start(*command), start(*command)]
+    assert pair[0].wait_for(lambda: any(one.says("epoch 1") for one in pair), pause=0.02)
+    pair.sort(key=lambda one: one.says("epoch 1"))
+    waits, trains = pair
+    assert waits.says("waiting"), waits.text
+    trains.kill_group()
+    assert waits.until("epoch 1"), waits.text
+    kill_a("RayTrainWorker", waits)
+    assert waits.until("cells: 8 to do"), waits.text
+    kill_a("CellTrainable", waits)
+    assert waits.until("(1/8"), waits.text
+    waits.kill_group()
 
-
-def test_workers_then_the_whole_group_killed(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    arguments = ("run", str(undisturbed.study), "--store", str(tmp_path), "--checkpoint-seconds=0")
-    first = start(*arguments)
-    assert first.until(lambda line: "epoch 1" in line), first.text
-    kill_a_worker(first, "RayTrainWorker")
-    assert first.until(lambda line: "cells: 8 to do" in line), first.text
-    kill_a_worker(first, "CellTrainable")
-    assert first.until(lambda line: "(2/8" in line), first.text
-    first.kill_group()
-    last = run(*arguments)
-    assert last.process.returncode == 0, last.text
-    all_there_once(tmp_path / "studies/tiny", undisturbed)
-
-
-def test_the_whole_group_killed_while_training(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    arguments = ("run", str(undisturbed.study), "--store", str(tmp_path), "--checkpoint-seconds=0")
-    first = start(*arguments)
-    assert first.until(lambda line: "epoch 1" in line), first.text
-    first.kill_group()
-    last = run(*arguments)
-    assert last.process.returncode == 0, last.text
-    all_there_once(tmp_path / "studies/tiny", undisturbed)
-
-
-def test_two_runs_on_one_store(undisturbed: Undisturbed, tmp_path: Path) -> None:
-    arguments = ("run", str(undisturbed.study), "--store", str(tmp_path))
-    first, second = start(*arguments), start(*arguments)
-    assert first.finish() == 0, first.text
-    assert second.finish() == 0, second.text
-    assert "waiting" in first.text + second.text
-    trained = [line for line in (first.text + second.text).splitlines() if "max_epochs" in line]
-    assert len(trained) == 2, trained
-    all_there_once(tmp_path / "studies/tiny", undisturbed)
+    before = finished(tmp_path)
+    pair = [start(*command), start(*command)]
+    assert [one.finish() for one in pair] == [0, 0], pair[0].text + pair[1].text
+    after = finished(tmp_path)
+    assert after.keys() == finished(undisturbed.store).keys()
+    assert before.items() <= after.items(), "a finished result was written again"
+    text = pair[0].text + pair[1].text
+    computed = sum(int(found) for found in re.findall(r"(\d+) steps computed now", text))
+    assert computed == len(after) - len(before), text
+    equal_to_undisturbed(tmp_path, undisturbed)
+    nothing_left_over(tmp_path)

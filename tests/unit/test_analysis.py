@@ -94,7 +94,7 @@ def score_rows() -> list[Row]:
 
 
 ROWS = score_rows()
-PLANNED = dict.fromkeys(METHODS, TARGETS * len(SEEDS))
+PLANNED = {(m, *method): TARGETS * len(SEEDS) for m in MODELS for method in METHODS}
 
 
 def table(rows: list[Row]) -> pa.Table:
@@ -249,7 +249,9 @@ def test_the_word_of_a_verdict_is_that_of_most_targets(agree: int, n: int, word:
         for i in range(n)
     ]  # fmt: skip
     found = [
-        v for v in verdicts(schemas.from_rows("comparisons", rows), {("GA", "plain"): 9}) if v.n
+        v
+        for v in verdicts(schemas.from_rows("comparisons", rows), {("m", "GA", "plain"): 9})
+        if v.n
     ]
     assert [(v.word, v.agree, v.n, v.planned) for v in found] == [(word, agree, n, 9)]
 

@@ -17,6 +17,7 @@ FLOORS = (
         "distforget.methods",
         "distforget.losses",
         "distforget.store",
+        "distforget.disk",
         "distforget.schemas",
         "distforget.provenance",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ import os
 import pickle
 import resource
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +19,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 
-from distforget import schemas
+from distforget import disk, schemas
 from distforget.schemas import SchemaError
-from distforget.store import MissingTableError, Store, StoreError, facts
+from distforget.store import DiskError, MissingTableError, Store, StoreError, facts
 from distforget.study import UsageError
 
 spawn = multiprocessing.get_context("spawn")
@@ -273,7 +276,7 @@ def _write_bytes(path: Path, count: int) -> None:
 
 def test_writable_root_is_left_clean(tmp_path: Path) -> None:
     Store(tmp_path / "root").check_writable()
-    assert list((tmp_path / "root").iterdir()) == []
+    assert list((tmp_path / "root").rglob("*")) == [tmp_path / "root" / "tmp"]
 
 
 @pytest.mark.parametrize(
@@ -430,3 +433,112 @@ def test_a_claim_that_is_free_is_had_without_waiting(tmp_path: Path) -> None:
     for _ in range(2):
         with store.claim(STEP.key, lambda: pytest.fail("nobody holds it")):
             pass
+
+
+def test_a_claim_that_is_not_to_be_waited_for_is_refused_while_held(tmp_path: Path) -> None:
+    holder = start(hold, tmp_path)
+    wait_for(tmp_path / "held")
+    with Store(tmp_path).claim(STEP.key, wait=False) as mine:
+        assert not mine
+    kill(holder)
+    with Store(tmp_path).claim(STEP.key, wait=False) as mine:
+        assert mine
+
+
+def test_a_claim_leaves_no_file_and_a_dead_process_claim_is_swept(tmp_path: Path) -> None:
+    with Store(tmp_path).claim(STEP.key):
+        assert len(list((tmp_path / "claims").iterdir())) == 1
+    assert list((tmp_path / "claims").iterdir()) == []
+    holder = start(hold, tmp_path)
+    wait_for(tmp_path / "held")
+    Store(tmp_path).sweep()
+    assert len(list((tmp_path / "claims").iterdir())) == 1, "a living process' claim stays"
+    kill(holder)
+    Store(tmp_path).sweep()
+    assert list((tmp_path / "claims").iterdir()) == []
+
+
+def claim_many(root: Path, name: str) -> None:
+    store = Store(root)
+    for _ in range(200):
+        with store.claim(STEP.key):
+            with (root / "inside").open("x"):  # an error if another one is inside
+                pass
+            (root / "inside").unlink()
+    (root / name).touch()
+
+
+def test_claims_exclude_each_other_although_their_file_comes_and_goes(tmp_path: Path) -> None:
+    processes = [start(claim_many, tmp_path, name) for name in ("a", "b", "c")]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+
+
+class LockWithoutStorage(filelock.FileLock):
+    """A lock on storage that has none, such as some network file systems."""
+
+    def _acquire(self) -> None:
+        raise OSError(errno.ENOLCK, "No locks available", self.lock_file)
+
+
+def test_storage_without_locks_gives_every_claim(tmp_path: Path) -> None:
+    lock = LockWithoutStorage(tmp_path / "a.lock")
+    assert disk.acquire(lock, lambda: pytest.fail("nobody holds it"), wait=True)
+    assert not lock.is_locked
+
+
+def test_checkpoints_of_a_result_are_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (store.work(STEP.key) / "checkpoint").touch()
+    store.commit(STEP, fill)
+    store.sweep()
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_folder_of_another_machine_is_as_old_as_its_newest_file(tmp_path: Path) -> None:
+    folder = tmp_path / "tmp" / f"{STEP.key[:16]}-othermachine-1-abc"
+    (folder / "samples").mkdir(parents=True)
+    (folder / "samples" / "0.parquet").touch()
+    for path in (folder / "samples", folder):
+        os.utime(path, (0, 0))
+    Store(tmp_path).sweep(60)
+    assert folder.exists()
+
+
+def die_with_scratch(root: Path) -> None:
+    with Store(root).scratch("table") as folder:
+        (folder / "half").touch()
+        (root / "filling").touch()
+        time.sleep(60)
+
+
+def test_a_scratch_folder_goes_with_its_process(tmp_path: Path) -> None:
+    with Store(tmp_path).scratch("tune") as folder:
+        (folder / "state").touch()
+    process = start(die_with_scratch, tmp_path)
+    wait_for(tmp_path / "filling")
+    kill(process)
+    assert len(list((tmp_path / "tmp").iterdir())) == 1
+    Store(tmp_path).sweep()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def commit_without_permission(root: Path) -> None:
+    if os.geteuid() == 0:
+        os.seteuid(65534)  # the superuser may write anywhere
+    with pytest.raises(DiskError, match="permission denied; give another --store"):
+        Store(root).commit(STEP, fill)
+    (root.parent / "refused").touch()
+
+
+def test_a_store_whose_permissions_were_taken_away_is_no_fault_of_the_step() -> None:
+    # Not pytest's tmp_path: no other user may look into it.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        root = Path(folder) / "store"
+        root.mkdir(mode=0o555)
+        process = start(commit_without_permission, root)
+        process.join()
+        assert process.exitcode == 0
+        assert (Path(folder) / "refused").exists()

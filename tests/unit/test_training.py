@@ -381,3 +381,16 @@ def test_restore_puts_every_weight_back(folder: Path, as_numpy: bool) -> None:
         for parameter in learner.module.parameters():
             parameter.add_(1.0)
     assert same(given_back, start)  # copied, not shared
+
+
+@settings(max_examples=30, deadline=None)
+@given(left_out=st.integers(0, 22), batch_size=st.integers(1, 7), seed=st.integers(0, 99))
+def test_a_row_left_out_changes_nothing_else_in_the_order(
+    left_out: int, batch_size: int, seed: int
+) -> None:
+    sizes = np.random.default_rng(1).integers(1, 9, 23)
+    rows = Sizes(sizes, sizes)
+    whole = global_batches(rows, batch_size, np.random.default_rng(seed))
+    found = global_batches(rows, batch_size, np.random.default_rng(seed), left_out)
+    expected = [[row for row in batch if row != left_out] for batch in whole]
+    assert [batch.tolist() for batch in found] == [batch for batch in expected if batch]

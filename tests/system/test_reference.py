@@ -1,0 +1,85 @@
+"""Retrained, enhanced and placebo cells on real Ray: a study that asks for all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from distforget.plan import make_plan
+from distforget.store import Store
+from distforget.study import load_study
+from tests.conftest import study_content, write_study
+from tests.running import Undisturbed, run
+
+
+@pytest.fixture(scope="module")
+def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("reference")
+    content = study_content(
+        tiny_model,
+        dataset={
+            "targets": 2,
+            "similar_per_target": 2,
+            "others": 9,
+            "neighbours_per_target": 1,
+            "paraphrases_per_target": 2,
+        },
+        doses=[0, 2],
+        methods=[
+            "GA_KLN",
+            {"name": "GA_KLN", "enhanced": {"paraphrases": 2}},
+            {"name": "retrain", "targets": 1},
+        ],
+        placebo_targets=1,
+    )
+    path = write_study(folder / "tiny.yaml", content)
+    done = run("run", str(path), "--store", str(folder / "store"))
+    assert done.process.returncode == 0, done.text
+    return Undisturbed(path, folder / "store", done.text, folder / "store/studies/tiny")
+
+
+def test_every_kind_of_cell_is_there(study: Undisturbed) -> None:
+    cells = pd.read_parquet(study.tables / "cells.parquet")
+    found = cells.groupby(["method", "variant"]).size().to_dict()
+    assert found == {
+        ("GA_KLN", "plain"): 4, ("GA_KLN", "enhanced"): 4, ("GA_KLN", "placebo"): 2,
+        ("retrain", "plain"): 2,
+    }  # fmt: skip
+    assert set(cells["state"]) == {"done"}
+    assert set(cells.loc[cells["method"] == "retrain", "steps"]) == {0}
+
+
+def test_a_retrained_model_never_took_the_target(study: Undisturbed) -> None:
+    training = pd.read_parquet(study.tables / "training.parquet")
+    tokens = training[training["epoch"] == 2].set_index(["dose", "without"])["tokens"]
+    retrained = training["without"].notna()
+    assert set(training.loc[retrained, "without"]) == {1}
+    assert (training[~retrained].groupby(["dose", "epoch"]).size() == 1).all()
+    for dose in (0, 2):
+        assert tokens[dose, 1] < tokens[dose].loc[float("nan")].item()
+
+
+def test_retrained_and_fine_tuned_weights_differ(study: Undisturbed) -> None:
+    plan, store = make_plan(load_study(str(study.study))), Store(study.store)
+    weights = [load_file(store.folder(s.key) / "weights.safetensors") for s in plan.finetunes]
+    name = next(iter(weights[0]))
+    assert len({float(w[name].double().sum()) for w in weights}) == 4
+
+
+def test_the_tables_compare_with_all_of_them(study: Undisturbed) -> None:
+    rows = pd.read_parquet(study.tables / "comparisons.parquet")
+    quantities = set(rows["quantity"])
+    assert {"enhanced-plain", "post-retrained", "post-placebo", "dose-dose"} <= quantities
+    assert "retrain" in set(rows[rows["quantity"] == "dose-dose"]["method"])
+    scores = pd.read_parquet(study.tables / "scores.parquet")
+    assert {"answer_probability", "answer_perplexity"} <= set(scores["metric"])
+    assert set(scores["role"]) == {"target", "similar", "neighbour", "other"}
+
+
+def test_the_output_says_what_should_be_about_zero(study: Undisturbed) -> None:
+    assert "GA_KLN+enhanced" in study.output
+    assert "about 0" in study.output
+    assert "neighbour" in study.output
