@@ -15,12 +15,12 @@ from distforget import methods
 from distforget.study import PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
-    "dataset": 1,
+    "dataset": 2,
     "model": 1,
-    "finetune": 2,
+    "finetune": 3,
     "reference": 1,
-    "ask": 1,
-    "cell": 1,
+    "ask": 2,
+    "cell": 2,
 }
 
 TRAINING_COPIES = 4

@@ -18,7 +18,8 @@ ROOT = Path(__file__).parent.parent
 LOCK = Path(__file__).parent / "versions.lock"
 
 ENCODING = (
-    "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py", "losses.py",
+    "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py",
+    "tracks/text/generation.py", "tracks/text/noise.py", "losses.py",
 )  # fmt: skip
 SCORING = ("cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", *ENCODING)
 
@@ -64,7 +65,7 @@ def files_of(stage: str) -> list[Path]:
         from distforget import methods
 
         name = stage.removeprefix("method/")
-        module = methods.families()[name].forget.__module__.rsplit(".", 1)[-1]
+        module = methods.families()[name].config.__module__.rsplit(".", 1)[-1]
         return [package / "methods" / f"{module}.py"]
     found: list[Path] = []
     for part in STAGE_FILES[stage]:
