@@ -65,7 +65,7 @@ def unlearn(
     not finite leaves them as they were before it.
     """
     began = time.monotonic()
-    restore(learner.module, start)
+    put_back(learner, start)
     method, config = cell.method.method, cell.method.config
     if method.forget is None:
         return unlearned([], learner.module.parameters(), time.monotonic() - began)
@@ -84,6 +84,14 @@ def unlearn(
         theta_0 = {name: torch.as_tensor(start[name]).to(p) for name, p in reached.items()}
         restore(learner.module, method.finish(theta_0, reached, config))
     return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
+
+
+def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
+    """Have the learner at these weights: the model's own, or those of slot 0."""
+    if learner.slots is None:
+        restore(learner.module, start)
+    else:
+        learner.slots.load([start])
 
 
 def forget_rows(samples: pa.Table, cell: Cell) -> pa.Table:

@@ -72,6 +72,9 @@ def run(
         bool, typer.Option(help="Less memory, one more forward pass.")
     ] = False,
     cell_workers: Annotated[int, typer.Option(help="Cells at once; 0: one a core.")] = 0,
+    cells_per_batch: Annotated[
+        int, typer.Option(help="Cells of LoRA adapters that share a batch.")
+    ] = 8,
     cells_per_device: Annotated[int, typer.Option(help="Cells that share one GPU.")] = 1,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Least time between checkpoints of a fine-tuning.")
@@ -103,6 +106,7 @@ def run(
         offload=offload,
         gradient_checkpointing=gradient_checkpointing,
         cell_workers=cell_workers,
+        cells_per_batch=cells_per_batch,
         cells_per_device=cells_per_device,
         checkpoint_seconds=checkpoint_seconds,
         retries=retries,
@@ -238,6 +242,30 @@ def query(
         print_table(found, console, rows)
     else:
         export(found, output.value, to, sys.stdout.buffer)
+
+
+@app.command()
+def ask(
+    study: StudyArgument,
+    cell: Annotated[str, typer.Argument(help="A done cell, as in column `cell` of table `cells`.")],
+    text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
+    store: StoreOption = Path("results"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Ask a cell anything: the answers before fine-tuning, before and after unlearning.
+
+    A cell with LoRA adapters is loaded; one of whole weights is unlearned again first.
+
+    Example: `distforget ask demo smollm2/3/NPO_GDN/1/0 "When was Ada born?"`
+    """
+    from distforget.engine.ask import ask as answers
+    from distforget.plan import make_plan
+    from distforget.store import Store
+
+    table = Table("phase", "answer")
+    for phase, answer in answers(make_plan(load_study(study)), cell, text, Store(store), device):
+        table.add_row(phase, escape(answer))
+    console.print(table)
 
 
 @app.command()

@@ -131,6 +131,7 @@ def make_plan(study: Study) -> Plan:
             "track": study.track,
             "dtype": study.dtype,
             "prompt": model.prompt.model_dump(mode="json"),
+            "adapter": study.adapter and study.adapter.model_dump(mode="json"),
         }
         questions = {
             **common,

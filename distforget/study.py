@@ -233,6 +233,9 @@ class Study(Frozen):
         description="for the first n targets each plain method also unlearns an unrelated sample: "
         "the noise floor",
     )
+    adapter: AdapterConfig | None = Field(
+        None, description="fine-tune and unlearn LoRA adapters; null: all weights"
+    )
     finetune: FinetuneConfig = FinetuneConfig()
     unlearn: UnlearnConfig = UnlearnConfig()
     verify: VerifyConfig = VerifyConfig()
@@ -322,6 +325,7 @@ class Placement(Frozen):
     offload: bool = Field(False, description="DeepSpeed: optimiser state on the CPU")
     gradient_checkpointing: bool = False
     cell_workers: int = Field(0, ge=0, description="cells at once; 0: one a core or GPU share")
+    cells_per_batch: int = Field(8, ge=1, description="cells of adapters that share a batch")
     cells_per_device: int = Field(1, ge=1, description="cells that share one GPU")
     retries: int = Field(2, ge=0, description="new tries after lost workers or out of memory")
     retry_failed: bool = False

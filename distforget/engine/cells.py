@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from distforget.engine.cluster import Share
-from distforget.engine.worker import Device, Outcome, State, Worker
+from distforget.engine.worker import Device, Outcome, State, Worker, is_retrained
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
@@ -37,10 +37,22 @@ class CellTrainable(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run a cell. An error is a row in the store and an outcome here, never an exception."""
-        outcome = self.worker.run(*self.cells[self.next])
-        self.next += 1
-        return {"done": self.next == self.end, "outcome": vars(outcome)}
+        """Run cells. An error is a row in the store and an outcome here, never an exception."""
+        state, steps = self._together()
+        outcomes = self.worker.run_together(state, steps)
+        self.next += len(steps)
+        return {"done": self.next == self.end, "outcomes": [vars(outcome) for outcome in outcomes]}
+
+    def _together(self) -> tuple[State, list[Step]]:
+        """The next cell and those behind it that can share its batch."""
+        state, first = self.cells[self.next]
+        steps = [first]
+        for other, step in self.cells[self.next + 1 : self.end]:
+            full = len(steps) >= self.worker.device.cells
+            if full or other.key != state.key or is_retrained(step):
+                break
+            steps.append(step)
+        return state, steps
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to keep: the store is the only truth."""
@@ -64,8 +76,8 @@ class _Listener(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A cell has an outcome."""
-        if "outcome" in result:
-            self.go_on = self.on_outcome(Outcome(**result["outcome"])) and self.go_on
+        for outcome in result.get("outcomes", ()):
+            self.go_on = self.on_outcome(Outcome(**outcome)) and self.go_on
 
 
 class _Stopper(tune.Stopper):
@@ -84,11 +96,13 @@ def run_cells(
     store: Store,
     cells: Sequence[tuple[State, Step]],
     share: Share,
+    together: int,
     on_outcome: Callable[[Outcome], bool],
 ) -> list[str]:
     """Run cells in one Tuner, those of one state after another.
 
     Args:
+        together: cells that share a batch.
         on_outcome: called a cell; returns False to stop the run early.
 
     Returns:
@@ -102,11 +116,11 @@ def run_cells(
         return on_outcome(outcome)
 
     listener = _Listener(note)
-    trials = shares(len(cells), share.workers)
+    trials = shares(len(cells), share.workers, together)
     trainable = tune.with_resources(
         tune.with_parameters(
             CellTrainable,
-            worker=(study, store, Device(share.device, share.threads)),
+            worker=(study, store, Device(share.device, share.threads, together)),
             cells=list(cells),
         ),
         {"cpu": share.cpus, "gpu": share.gpus},
@@ -143,12 +157,17 @@ def run_cells(
     return [key for key in begun if key is not None]
 
 
-def shares(cells: int, workers: int) -> list[tuple[int, int]]:
-    """First cell and end of each trial: the fewer are left, the fewer, so that all end together."""
+def shares(cells: int, workers: int, together: int = 1) -> list[tuple[int, int]]:
+    """First cell and end of each trial: the fewer are left, the fewer, so that all end together.
+
+    A trial has no fewer than share a batch, if there are enough for all workers.
+    """
     found = []
     start = 0
+    least = min(together, -(-cells // workers))
     while start < cells:
-        size = max(1, min(CELLS_PER_TRIAL, (cells - start) // (4 * workers)))
-        found.append((start, start + size))
-        start += size
+        size = max(least, min(CELLS_PER_TRIAL, (cells - start) // (4 * workers)))
+        end = min(start + size, cells)
+        found.append((start, end))
+        start = end
     return found

@@ -61,6 +61,10 @@ def finetune(
     Args:
         on_event: told of each epoch, and of each step's outcome.
     """
+    if study.adapter and placement.stepper == "deepspeed" and placement.zero_stage == 3:
+        raise UsageError(
+            "--zero-stage: stage 3 shards layers that adapters need whole; take 1 or 2, or torch"
+        )
     on_gpu = uses_gpu(placement)
     # On a cluster, nodes differ from this machine: a worker there counts its own cores (0).
     on_cluster = bool(cluster_address(placement))
@@ -207,6 +211,8 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         trained = {
             n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")
         }
+        if learner.slots is not None:
+            trained = learner.slots.weights(0)
         _commit(job, step, trained, training.history)
 
 

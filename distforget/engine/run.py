@@ -144,7 +144,8 @@ class _Runner:
         workers = max(share.workers, self.placement.train_workers)
         for step in self.plan.models:
             size = weight_bytes(step, self.store)
-            check_memory(step.about["model"], size, workers, available_memory())
+            copies = 1 if self.plan.study.adapter else TRAINING_COPIES
+            check_memory(step.about["model"], size * copies, workers, available_memory())
 
     def finetune_models(self) -> None:
         """All training runs in one group of workers; one that fails blocks only its own cells."""
@@ -274,7 +275,8 @@ class _Runner:
             for groups in self._tuners(steps):
                 pairs = [(state, step) for state, group in groups for step in group]
                 share = cell_share(self.placement, len(pairs))
-                lost = run_cells(self.plan.study, self.store, pairs, share, on_outcome)
+                together = self.placement.cells_per_batch if self.plan.study.adapter else 1
+                lost = run_cells(self.plan.study, self.store, pairs, share, together, on_outcome)
                 if unwritable:
                     raise DiskError(unwritable[0])
                 if stopper.stopped:
@@ -335,13 +337,13 @@ class _FirstFailures:
         return not self.stopped
 
 
-def check_memory(model: str, weight_bytes: int, workers: int, free: int) -> None:
+def check_memory(model: str, worker_bytes: int, workers: int, free: int) -> None:
     """Whether cells (or training workers) side by side fit into `free` bytes.
 
     Raises:
         UsageError: they do not.
     """
-    needed = weight_bytes * TRAINING_COPIES * workers
+    needed = worker_bytes * workers
     if needed > free:
         raise UsageError(
             f"memory: {workers} cells of {model} at once need {needed / 2**30:.1f} GiB (weights, "

@@ -46,11 +46,13 @@ def put(path: Path) -> ray.ObjectRef[Any]:
     )
 
 
-def get(reference: ray.ObjectRef[Any]) -> dict[str, Tensor]:
-    """The shared weights as read-only tensors: never write to them."""
+def get(source: ray.ObjectRef[Any] | Path) -> dict[str, Tensor]:
+    """Weights out of a file, or shared ones as read-only tensors: never write to them."""
+    if isinstance(source, Path):
+        return load_file(source)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return {
             name: torch.from_numpy(t.bytes).view(getattr(torch, t.dtype)).reshape(t.shape)
-            for name, t in ray.get(reference).items()
+            for name, t in ray.get(source).items()
         }

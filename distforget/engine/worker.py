@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ import ray
 import torch
 from safetensors.torch import load_file, save_file
 
-from distforget import cell, schemas, selection
+from distforget import cell, cell_batch, schemas, selection
 from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
@@ -24,7 +25,9 @@ from distforget.store import DiskError, Store
 from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
-from distforget.training import restore
+
+ADAPTER = "adapter"
+"""Folder of a cell's adapter beside its tables."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Device:
 
     name: str
     threads: int
+    cells: int = 1
+    """Cells that share a batch."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,8 @@ class State:
     model: Step
     key: str
     """Of the step that made the weights."""
-    weights: ray.ObjectRef[Any] | None
-    """Fine-tuned weights in the object store; None: the base model's own."""
+    weights: ray.ObjectRef[Any] | Path | None
+    """Fine-tuned weights in the object store or in a file; None: the base model's own."""
     answers: Step | None = None
     """Earlier answers to the same questions, which serve as drafts if they are there."""
 
@@ -70,7 +75,7 @@ class Worker:
         self.state: State | None = None
         torch.set_num_threads(device.threads)
 
-    def _take(self, state: State) -> None:
+    def take(self, state: State) -> None:
         """Have the state's model in memory and its weights at hand."""
         if self.state is not None and self.state.key == state.key:
             return
@@ -84,12 +89,15 @@ class Worker:
                 folder, self.study, model, self.device.name
             )
         self.start: Mapping[str, torch.Tensor] = (
-            {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
-            if state.weights is None
-            else weights.get(state.weights)
+            self._own_weights() if state.weights is None else weights.get(state.weights)
         )
         self.state = state
         self.drafts = self._drafts(state.answers)
+
+    def _own_weights(self) -> Mapping[str, torch.Tensor]:
+        if self.learner.slots is not None:
+            return self.learner.slots.weights(0)
+        return {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
 
     def _drafts(self, step: Step | None) -> dict[int, str] | None:
         if step is None or not self.store.is_done(step.key):
@@ -108,13 +116,38 @@ class Worker:
             return Outcome(step.key, False, 0.0, str(error), "disk")
         return Outcome(step.key, False, 0.0, "another run is at work on it", "busy")
 
+    def run_together(self, state: State, steps: Sequence[Step]) -> list[Outcome]:
+        """As :meth:`run` for each step; cells of adapters share their batches."""
+        done: dict[str, Outcome] = {}
+        with ExitStack() as claims:
+            mine = [
+                step
+                for step in steps
+                if claims.enter_context(self.store.claim(step.key, wait=False))
+                and not self.store.is_done(step.key)
+            ]
+            if len(mine) > 1:
+                with suppress(Exception):  # whose it is shows when each of them runs alone
+                    for outcome in self._run_together(state, mine):
+                        done[outcome.key] = outcome
+        return [done[step.key] if step.key in done else self.run(state, step) for step in steps]
+
+    def _run_together(self, state: State, steps: Sequence[Step]) -> Iterator[Outcome]:
+        began = time.monotonic()
+        self.take(state)
+        filled = self._cells(steps)
+        seconds = (time.monotonic() - began) / len(steps)
+        for step, fill in zip(steps, filled, strict=True):
+            self.store.commit(step, fill, device=self.device.name, seconds=seconds)
+            yield Outcome(step.key, True, seconds)
+
     def _run(self, state: State, step: Step) -> Outcome:
         store, began = self.store, time.monotonic()
         if store.is_done(step.key):
             return Outcome(step.key, True, 0.0, kind="others")
         work = {"ask": self._ask, "reference": self._reference, "cell": self._cell}[step.stage]
         try:
-            self._take(state)
+            self.take(state)
             fill = work(step)
             seconds = time.monotonic() - began
             store.commit(step, fill, device=self.device.name, seconds=seconds)
@@ -137,7 +170,7 @@ class Worker:
 
     def _ask(self, step: Step) -> Callable[[Path], None]:
         study = self.study
-        restore(self.learner.module, self.start)
+        cell.put_back(self.learner, self.start)
         asked = selection.asked_rows(self.samples, range(1, study.unlearn_targets + 1), study)
         # A fine-tuned model mostly says what it was taught: its best draft.
         taught = dict(zip(asked["sample_id"].to_pylist(), asked["answer"].to_pylist(), strict=True))
@@ -146,7 +179,7 @@ class Worker:
         return lambda folder: _write(tables, folder)
 
     def _reference(self, step: Step) -> Callable[[Path], None]:
-        restore(self.learner.module, self.start)
+        cell.put_back(self.learner, self.start)
         examples, batches = self._retain(step)
         found = self.learner.reference(examples, batches)
         return lambda folder: save_file(found, folder / "reference.safetensors")
@@ -158,25 +191,69 @@ class Worker:
         return self.learner.encode(rows), batches
 
     def _cell(self, step: Step) -> Callable[[Path], None]:
-        study, about = self.study, step.about
-        choice = next(m for m in study.methods if _is_choice(m, about))
-        retain = None
-        if "reference" in step.inputs:
-            folder = self.store.folder(step.inputs["reference"].key)
-            reference = load_file(folder / "reference.safetensors")
-            retain = RetainBatches(*self._retain(step), reference)
-        what = cell.Cell(
-            study,
-            resolve(choice),
+        if self.learner.slots is not None and not is_retrained(step):
+            return self._cells([step])[0]
+        tables, outcome = cell.run(
+            self.learner,
+            self.start,
+            self.samples,
+            self.what(step),
+            self.retain_batches([step]),
+            identity(step, self.study),
+            self.drafts,
+        )
+        tables["cells"] = self._row(step, outcome)
+        return lambda folder: _write(tables, folder)
+
+    def _cells(self, steps: Sequence[Step]) -> list[Callable[[Path], None]]:
+        """Cells of adapters in one batch; each also leaves its adapter."""
+        slots = self.learner.slots
+        assert slots is not None
+        found = cell_batch.run(
+            self.learner,
+            self.start,
+            self.samples,
+            [self.what(step) for step in steps],
+            self.retain_batches(steps),
+            [identity(step, self.study) for step in steps],
+            self.drafts,
+        )
+        adapters = [slots.weights(slot) for slot in range(len(steps))]
+
+        def filling(number: int) -> Callable[[Path], None]:
+            tables, outcome = found[number]
+            tables["cells"] = self._row(steps[number], outcome)
+
+            def fill(folder: Path) -> None:
+                _write(tables, folder)
+                slots.write(adapters[number], folder / ADAPTER)
+
+            return fill
+
+        return [filling(number) for number in range(len(steps))]
+
+    def what(self, step: Step) -> cell.Cell:
+        """What a cell step unlearns, and how."""
+        about = step.about
+        return cell.Cell(
+            self.study,
+            resolve(next(m for m in self.study.methods if _is_choice(m, about))),
             about["unlearned"],
             about["dose"],
             about["seed"],
             about["variant"] == PLACEBO,
         )
-        named = identity(step, study)
-        tables, outcome = cell.run(
-            self.learner, self.start, self.samples, what, retain, named, self.drafts
-        )
+
+    def retain_batches(self, steps: Sequence[Step]) -> RetainBatches | None:
+        """Of cells of one state; None if no method of theirs has a regulariser."""
+        step = next((step for step in steps if "reference" in step.inputs), None)
+        if step is None:
+            return None
+        folder = self.store.folder(step.inputs["reference"].key)
+        return RetainBatches(*self._retain(step), load_file(folder / "reference.safetensors"))
+
+    def _row(self, step: Step, outcome: Mapping[str, Any]) -> pa.Table:
+        named = identity(step, self.study)
         row = {
             **{name: value for name, value in named.items() if name != "phase"},
             "cell": cell_name(step),
@@ -185,8 +262,12 @@ class Worker:
             "attempts": len(self.store.attempts(step.key)),
             **outcome,
         }
-        tables["cells"] = schemas.from_rows("cells", [row])
-        return lambda folder: _write(tables, folder)
+        return schemas.from_rows("cells", [row])
+
+
+def is_retrained(step: Step) -> bool:
+    """Whether a cell's model was trained without its target, so that no steps are left to take."""
+    return "without" in step.inputs["finetune"].about
 
 
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -52,6 +53,10 @@ class Slots(Protocol):
 
     def take_gradients(self, slots: Mapping[int, nn.ParameterList]) -> None:
         """Move the gradients of a backward pass to the parameters of these slots."""
+        ...
+
+    def write(self, weights: Mapping[str, Tensor], folder: Path) -> None:
+        """Write a slot's weights into a folder, as safetensors."""
         ...
 
     def in_one_basis(

@@ -154,8 +154,8 @@ def test_not_enough_memory() -> None:
     from distforget.engine.run import check_memory
 
     with pytest.raises(UsageError, match=r"big at once need 37\.3 GiB.*10\.0 GiB are free.*--cell"):
-        check_memory("big", weight_bytes=5 * 10**9, workers=2, free=10 * 2**30)
-    check_memory("small", weight_bytes=10**9, workers=2, free=10 * 2**30)
+        check_memory("big", worker_bytes=20 * 10**9, workers=2, free=10 * 2**30)
+    check_memory("small", worker_bytes=4 * 10**9, workers=2, free=10 * 2**30)
 
 
 def test_bad_option(tiny_model: Path, tmp_path: Path) -> None:

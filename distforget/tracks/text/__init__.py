@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distforget.study import DatasetConfig, ModelConfig, Study
+from distforget.study import DatasetConfig, ModelConfig, Study, generator_seed
 from distforget.tracks.text.sources import biographies, files
 
 if TYPE_CHECKING:
@@ -38,10 +38,18 @@ def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:
 
 
 def open_learner(folder: Path, study: Study, model: ModelConfig, device: str) -> TextLearner:
-    """Load a model folder as a learner."""
+    """Load a model folder as a learner; with fresh adapters if the study asks for them."""
+    import torch
+
+    from distforget.tracks.text.adapters import Adapters
     from distforget.tracks.text.encoding import Encoder
     from distforget.tracks.text.learner import TextLearner
     from distforget.tracks.text.models import load_model, load_tokenizer
 
     encoder = Encoder(load_tokenizer(folder), model.prompt)
-    return TextLearner(load_model(folder, study.dtype, device), encoder, study.verify)
+    module = load_model(folder, study.dtype, device)
+    slots = None
+    if study.adapter:
+        seed = generator_seed(study.seed, "adapter")
+        slots = Adapters(module, study.adapter, torch.Generator().manual_seed(seed))
+    return TextLearner(module, encoder, study.verify, slots)

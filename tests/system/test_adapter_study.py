@@ -1,0 +1,90 @@
+"""A study of LoRA adapters on real Ray: cells in one batch, stored adapters, asking them again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from distforget.plan import make_plan
+from distforget.store import Store
+from distforget.study import load_study
+from tests.conftest import study_content, write_study
+from tests.running import Undisturbed, run
+
+KEYS = ["phase", "dose", "method", "unlearned", "sample_id", "metric"]
+
+
+@pytest.fixture(scope="module")
+def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("adapters")
+    content = study_content(
+        tiny_model,
+        adapter={"rank": 4},
+        methods=["GA_KLN", "TV", {"name": "retrain", "targets": 1}],
+        finetune={"max_epochs": 3, "batch_size": 4, "learning_rate": 1e-2},
+    )
+    path = write_study(folder / "tiny.yaml", content)
+    done = run("run", str(path), "--store", str(folder / "store"))
+    assert done.process.returncode == 0, done.text
+    return Undisturbed(path, folder / "store", done.text, folder / "store/studies/tiny")
+
+
+def test_every_cell_is_done_and_has_learned_something(study: Undisturbed) -> None:
+    cells = pd.read_parquet(study.tables / "cells.parquet")
+    assert len(cells) == 2 * (2 * 2 + 1)
+    assert set(cells["state"]) == {"done"}
+    training = pd.read_parquet(study.tables / "training.parquet")
+    loss = training[training["without"].isna()].set_index(["dose", "epoch"])["loss"]
+    assert all(loss[dose, 3] < loss[dose, 1] for dose in (0, 3))
+
+
+def test_one_cell_to_a_batch_gives_the_same_scores(study: Undisturbed, tmp_path: Path) -> None:
+    arguments = ("--store", str(tmp_path), "--cells-per-batch", "1")
+    alone = run("run", str(study.study), *arguments)
+    assert alone.process.returncode == 0, alone.text
+    expected, found = (
+        pd.read_parquet(tables / "scores.parquet").sort_values(KEYS)
+        for tables in (study.tables, tmp_path / "studies/tiny")
+    )
+    assert found[KEYS].reset_index(drop=True).equals(expected[KEYS].reset_index(drop=True))
+    np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-4, atol=1e-7)
+
+
+def test_adapters_are_stored_for_peft_and_are_small(study: Undisturbed) -> None:
+    plan, store = make_plan(load_study(str(study.study))), Store(study.store)
+    for step in plan.cells:
+        folder = store.folder(step.key) / "adapter"
+        assert folder.exists() == (step.about["method"] != "retrain")
+        if folder.exists():
+            assert (folder / "adapter_config.json").is_file()
+            assert (folder / "adapter_model.safetensors").stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", ["tiny/3/GA_KLN/2/0", "tiny/0/TV/1/0", "tiny/3/retrain/1/0"])
+def test_a_cell_asked_again_answers_as_it_did(study: Undisturbed, name: str) -> None:
+    cells = pd.read_parquet(study.tables / "cells.parquet").set_index("cell")
+    answers = pd.read_parquet(study.tables / "answers.parquet")
+    samples = pd.read_parquet(study.tables / "samples.parquet").set_index("sample_id")
+    of = cells.loc[name]
+    mine = answers[
+        (answers["method"] == of["method"])
+        & (answers["dose"] == of["dose"])
+        & (answers["unlearned"] == of["unlearned"])
+        & (answers["role"] == "target")
+    ].iloc[0]
+    question = samples.loc[mine["sample_id"], "question"]
+    asked = run("ask", str(study.study), name, question, "--store", str(study.store))
+    assert asked.process.returncode == 0, asked.text
+    assert "pre_finetune" in asked.text
+    assert "pre_unlearn" in asked.text
+    (line,) = [line for line in asked.lines if "post_unlearn" in line]
+    assert mine["answer"].split("\n")[0][:20].strip() in line
+
+
+def test_a_cell_that_is_not_there_is_named(study: Undisturbed) -> None:
+    asked = run("ask", str(study.study), "tiny/9/GA/1/0", "Who?", "--store", str(study.store))
+    assert asked.process.returncode == 2
+    assert "tiny/9/GA/1/0" in asked.text
