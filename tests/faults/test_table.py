@@ -48,7 +48,12 @@ def strike(watching: Watch, moment: Moment, kind: str) -> tuple[bool, float | No
     else:
         chosen = moment.worker
         assert chosen is not None
-        hit = started.kill_worker(lambda process: chosen(watching, process))
+        hit = started.wait_for(
+            lambda: (
+                started.kill_worker(lambda process: chosen(watching, process))
+                or not moment.exact(watching)
+            )
+        )
         return hit and moment.exact(watching), None
     exact = moment.exact(watching) and not watching.new(in_work)
     started.process.wait(30)
