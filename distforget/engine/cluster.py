@@ -103,6 +103,8 @@ def connected(placement: Placement) -> Iterator[None]:
 def _quieten() -> None:
     for name in ("ray", "ray.train", "ray.tune", "ray.data", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Tune's own files, which nobody reads; a full disk is reported once, by the store.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
 

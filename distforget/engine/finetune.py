@@ -70,8 +70,8 @@ def finetune(
     on_cluster = bool(cluster_address(placement))
     threads = 0 if on_cluster else max(1, cores(placement) // placement.train_workers)
     job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
-    with _following(steps, store, on_event), store.scratch("train") as scratch:
-        lost = _fit(job, scratch)
+    with _following(steps, store, on_event):
+        lost = _fit(job)
     for step in steps:
         if store.is_done(step.key):
             seconds = store.manifest(step.key)["seconds"]
@@ -87,10 +87,26 @@ def finetune(
             on_event(step, Outcome(step.key, False, 0.0, attempts[-1].error_message))
 
 
-def _fit(job: Job, scratch: Path) -> str:
-    """Run the group of workers; why it was lost for good, or ''."""
+def _fit(job: Job) -> str:
+    """Run the group of workers, again if it is lost; why it was lost for good, or ''.
+
+    Raises:
+        DiskError: the disk is full or read-only; not tried again, which may take hours.
+    """
+    lost = ""
+    for _ in range(job.placement.retries + 1):
+        try:
+            with job.store.scratch("train") as scratch, job.store.explaining("fine-tuned weights"):
+                _trainer(job, scratch).fit()
+            return ""
+        except ray.train.TrainingFailedError as error:
+            lost = str(error)
+    return lost
+
+
+def _trainer(job: Job, scratch: Path) -> TorchTrainer:
     placement, on_gpu = job.placement, job.device == "cuda"
-    trainer = TorchTrainer(
+    return TorchTrainer(
         _train_all,
         train_loop_config={"job": job},
         datasets={"train": shards_of(job.steps[0].inputs["dataset"], job.store)},
@@ -104,15 +120,9 @@ def _fit(job: Job, scratch: Path) -> str:
         run_config=RunConfig(
             name=f"finetune-{time.time_ns()}",
             storage_path=str(scratch),
-            failure_config=FailureConfig(max_failures=placement.retries),
+            failure_config=FailureConfig(max_failures=0),
         ),
     )
-    try:
-        with job.store.explaining("fine-tuned weights"):
-            trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        return str(error)
-    return ""
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def pytest_terminal_summary(config: pytest.Config) -> None:
     table = Table(*COLUMNS, title="faults", title_justify="left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=120).print(table)
     if target := os.environ.get("FAULTS_TABLE"):
         lines = [COLUMNS, ("---",) * len(COLUMNS), *rows]
         Path(target).write_text("".join(f"| {' | '.join(line)} |\n" for line in lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,12 +36,20 @@ def titles(watch: Watch) -> set[str]:
     return {step.title for step in watch.plan.steps() if step.key in watch.before}
 
 
+def is_agent(process: psutil.Process) -> bool:
+    """Whether it is one of Ray's agents: they compute nothing and leave a minute after the rest."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name().endswith("Agent")
+    return False
+
+
 def strike(watching: Watch, moment: Moment, kind: str) -> tuple[bool, float | None]:
     """Kill at a moment; whether it was exactly then, and how long orphans of the driver lived."""
     started = watching.run
     assert started.wait_for(lambda: moment.reached(watching)), f"{moment.name}: {started.text}"
-    in_work = [s for s in watching.plan.steps() if watching.claimed([s])]
-    family = started.descendants()
+    steps = [s for s in watching.plan.steps() if not watching.store.is_done(s.key)]
+    in_work = [s for s in steps if watching.claimed([s])]
+    family = [process for process in started.descendants() if not is_agent(process)]
     if kind == "whole group":
         started.kill_group()
     elif kind == "driver":
@@ -48,7 +57,12 @@ def strike(watching: Watch, moment: Moment, kind: str) -> tuple[bool, float | No
     else:
         chosen = moment.worker
         assert chosen is not None
-        hit = started.kill_worker(lambda process: chosen(watching, process))
+        hit = started.wait_for(
+            lambda: (
+                started.kill_worker(lambda process: chosen(watching, process))
+                or not moment.exact(watching)
+            )
+        )
         return hit and moment.exact(watching), None
     exact = moment.exact(watching) and not watching.new(in_work)
     started.process.wait(30)
