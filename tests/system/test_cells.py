@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
+from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, trials_of
 from distforget.engine.cluster import Share, connected
 from distforget.engine.worker import Outcome, State
 from distforget.plan import make_plan
@@ -20,7 +20,7 @@ from tests.conftest import study_content
 @pytest.mark.parametrize("cells", [1, 8, 50, 3200])
 @pytest.mark.parametrize("workers", [1, 2, 16])
 def test_trials_hold_each_cell_once_and_end_together(cells: int, workers: int) -> None:
-    trials = shares(cells, workers)
+    trials = trials_of(cells, workers)
     assert [cell for first, end in trials for cell in range(first, end)] == list(range(cells))
     sizes = [end - first for first, end in trials]
     assert sizes == sorted(sizes, reverse=True)
@@ -55,7 +55,7 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
         for s in plan.cells
     ]
     keys = [step.key for step in plan.cells]
-    assert shares(len(keys), 1)[0] == (0, 3)
+    assert trials_of(len(keys), 1)[0] == (0, 3)
     store = DeadlyStore(tmp_path, keys[1], os.getpid())
     seen: list[str] = []
 
