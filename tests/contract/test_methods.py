@@ -371,7 +371,8 @@ def broken_in_forward(model: Model) -> ResolvedMethod:
         return -terms.target_nll()
 
     config = MethodConfig(learning_rate=1e-2)
-    return ResolvedMethod("broken", Method("broken", 1, MethodConfig, "", forget), "", config)
+    family = Method("broken", 1, MethodConfig, "", forget)
+    return ResolvedMethod("broken", "", family, "", config)
 
 
 def broken_in_backward(model: Model) -> ResolvedMethod:
@@ -388,7 +389,7 @@ def broken_in_backward(model: Model) -> ResolvedMethod:
         return -terms.target_nll()
 
     family = Method("broken", 1, MethodConfig, "", forget)
-    return ResolvedMethod("broken", family, "", MethodConfig())
+    return ResolvedMethod("broken", "", family, "", MethodConfig())
 
 
 CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (

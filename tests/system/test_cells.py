@@ -65,6 +65,6 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
 
     with connected(Placement(store=tmp_path, cpus=1)):
         share = Share("cpu", 1, 0, 1, 1)
-        lost = run_cells(plan.study, store, cells, share, tmp_path / "tune", on_outcome)
+        lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
     assert lost == [keys[1]]
     assert sorted(seen) == sorted([keys[0], *keys[3:]])

@@ -25,7 +25,7 @@ CONTENT: dict[str, Any] = {
         "similar_per_target": 3,
         "paraphrases_per_target": 4,
     },
-    "models": [{"name": "m", "path": "some/model"}],
+    "models": [{"name": "m", "path": "some/model"}, {"name": "n", "path": "another/model"}],
     "doses": [0, 2],
     "methods": [
         {"name": "GA_KLN", "settings": {"steps": 3}},
@@ -66,7 +66,7 @@ DECIDING: dict[str, Any] = {
     "methods.name": "GA_GDN",
     "methods.settings": {"steps": 4},
     "methods.targets": 1,
-    "methods.models": {"methods.models": ["m"], "unlearn_targets": 1},
+    "methods.models": ["m"],
     "methods.enhanced.gamma": 0.5,
     "methods.enhanced.sigma": 0.5,
     "methods.enhanced.layer": 1,
