@@ -258,12 +258,15 @@ def ask(
 
     Example: `distforget ask demo smollm2/3/NPO_GDN/1/0 "When was Ada born?"`
     """
+    import pyarrow as pa
+
     from distforget.engine.ask import ask as answers
     from distforget.plan import make_plan
     from distforget.store import Store
 
     table = Table("phase", "answer")
-    for phase, answer in answers(make_plan(load_study(study)), cell, text, Store(store), device):
+    asked = pa.table({"question": [text]})
+    for phase, answer in answers(make_plan(load_study(study)), cell, asked, Store(store), device):
         table.add_row(phase, escape(answer))
     console.print(table)
 

@@ -16,13 +16,16 @@ from distforget.store import Store
 from distforget.study import UsageError
 
 
-def ask(plan: Plan, name: str, text: str, store: Store, device: str) -> Iterator[tuple[str, str]]:
+def ask(
+    plan: Plan, name: str, asked: pa.Table, store: Store, device: str
+) -> Iterator[tuple[str, str]]:
     """Phase and answer, as they come: before fine-tuning, before and after unlearning.
 
     A cell of adapters is loaded; one of whole weights, which are not stored, is unlearned again.
 
     Args:
         name: as in column `cell` of table `cells`.
+        asked: one row of what the track's learner asks; for text, column `question`.
         device: cpu or cuda.
 
     Raises:
@@ -32,7 +35,6 @@ def ask(plan: Plan, name: str, text: str, store: Store, device: str) -> Iterator
     if not store.is_done(step.key):
         raise UsageError(f"cell {cell_name(step)} is not done; run the study first")
     worker = Worker(plan.study, store, Device(device, torch.get_num_threads()))
-    asked = pa.table({"question": [text]})
 
     def answer() -> str:
         (said,), _ = worker.learner.ask(asked)

@@ -25,7 +25,8 @@ CONTENT: dict[str, Any] = {
         "similar_per_target": 3,
         "paraphrases_per_target": 4,
     },
-    "models": [{"name": "m", "path": "some/model"}, {"name": "n", "path": "another/model"}],
+    "models": [{"name": "m", "path": "some/model"}],
+    "adapter": {"rank": 2},
     "doses": [0, 2],
     "methods": [
         {"name": "GA_KLN", "settings": {"steps": 3}},
@@ -66,7 +67,7 @@ DECIDING: dict[str, Any] = {
     "methods.name": "GA_GDN",
     "methods.settings": {"steps": 4},
     "methods.targets": 1,
-    "methods.models": ["m"],
+    "methods.models": None,  # test_a_method_may_be_for_some_models
     "methods.enhanced.gamma": 0.5,
     "methods.enhanced.sigma": 0.5,
     "methods.enhanced.layer": 1,
@@ -75,6 +76,9 @@ DECIDING: dict[str, Any] = {
     "methods.enhanced.paraphrase_weight": 0.5,
     "placebo_targets": 1,
     "unlearn_targets": 1,
+    "adapter.rank": 4,
+    "adapter.alpha": 2.0,
+    "adapter.target_modules": ["q_proj"],
     "finetune.learning_rate": 3e-4,
     "finetune.weight_decay": 0.5,
     "finetune.warmup_steps": 9,
@@ -133,7 +137,7 @@ def test_each_field_of_a_study_is_on_one_side() -> None:
     assert sorted(fields(Study)) == sorted([*LABELS, *DECIDING])
 
 
-@pytest.mark.parametrize("field", [f for f in DECIDING if f != "track"])
+@pytest.mark.parametrize("field", [f for f in DECIDING if DECIDING[f] is not None])
 def test_a_field_that_decides_changes_keys(field: str) -> None:
     content = changed(field, DECIDING[field])
     assert Study.model_validate(content) != Study.model_validate(CONTENT)
@@ -273,6 +277,15 @@ def test_presets_are_studies_of_their_name(file: Path) -> None:
     assert load_study(file.stem).name == file.stem
 
 
+def test_a_method_may_be_for_some_models() -> None:
+    models = [{"name": name, "path": f"some/{name}"} for name in ("m", "n")]
+    both = changed("models", models)
+    first = changed("methods.models", ["m"]) | {"models": models}
+    assert {step.about["model"] for step in plan_of(both).cells} == {"m", "n"}
+    assert {step.about["model"] for step in plan_of(first).cells} == {"m"}
+    assert set(keys(first)) < set(keys(both))
+
+
 def test_planning_loads_neither_torch_nor_ray() -> None:
     code = (
         "import sys, distforget.cli\n"
@@ -284,7 +297,10 @@ def test_planning_loads_neither_torch_nor_ray() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout.split("\n")[:2] == ["16", "[]"]  # 2 doses, 4 methods, 2 targets
+    assert done.stdout.split("\n")[:2] == [
+        "22",
+        "[]",
+    ]  # 2 doses x (2 targets x 5 methods + retrain of one)
 
 
 @pytest.mark.parametrize(
