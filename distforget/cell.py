@@ -14,6 +14,7 @@ import torch
 
 from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
+from distforget.methods.base import RandomAnswerConfig
 from distforget.study import Study
 from distforget.tracks.base import Learner, Noise, RetainBatches
 from distforget.training import StepReport, TorchStepper, restore, run_steps
@@ -69,7 +70,9 @@ def unlearn(
     method, config = cell.method.method, cell.method.config
     if method.forget is None:
         return unlearned([], learner.module.parameters(), time.monotonic() - began)
-    terms_of = learner.terms(learner.encode(forget_rows(samples, cell)), retain, cell.noise)
+    terms_of = learner.terms(
+        learner.encode(forget_rows(learner, samples, cell)), retain, cell.noise
+    )
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
     reports = list(
         run_steps(
@@ -94,7 +97,7 @@ def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
         learner.slots.load([start])
 
 
-def forget_rows(samples: pa.Table, cell: Cell) -> pa.Table:
+def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
     """The cell's forget set with the answers that its method trains on: target, paraphrases."""
     study, target = cell.study, cell.unlearned
     forget = (
@@ -106,9 +109,19 @@ def forget_rows(samples: pa.Table, cell: Cell) -> pa.Table:
         count = cell.method.enhanced.paraphrases
         paraphrases = selection.paraphrase_rows(samples, target, count)
         forget = pa.concat_tables([forget, paraphrases])
-    if cell.method.method.answers == "random":
-        return selection.with_random_answer(samples, forget, target, cell.repetition, study)
-    return forget
+    config = cell.method.config
+    if not isinstance(config, RandomAnswerConfig):
+        return forget
+    draw = selection.random_answer_draw(target, cell.repetition, study)
+    match config.random_answer:
+        case "sample":
+            answer = selection.answer_of_another_sample(samples, forget, target, draw)
+            answers = [answer] * len(forget)
+        case "list":
+            answers = [draw.choice(config.answers())] * len(forget)
+        case "tokens":
+            answers = learner.random_answers(forget, draw)
+    return selection.with_answers(forget, answers)
 
 
 def unlearned(

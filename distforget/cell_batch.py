@@ -68,7 +68,7 @@ def _steps(
     retain: RetainBatches | None,
 ) -> list[list[StepReport]]:
     """Take all steps of all cells; reports by cell."""
-    forget = [single.forget_rows(samples, cell) for cell in cells]
+    forget = [single.forget_rows(learner, samples, cell) for cell in cells]
     ends = [0, *accumulate(len(rows) for rows in forget)]
     terms_of = learner.terms_of_cells(
         learner.encode(pa.concat_tables(forget)),

@@ -306,8 +306,9 @@ def _placement(**values: Any) -> Placement:
 
 
 def _print_verdicts(plan: Plan, tables: dict[str, Any]) -> None:
+    from distforget.analysis.doses import dose_response
     from distforget.analysis.verdicts import damages, verdicts
-    from distforget.report.terminal import print_verdicts
+    from distforget.report.terminal import print_dose_response, print_verdicts
 
     metric = plan.study.verify.metric
     whose = ("model", "method", "variant")
@@ -320,6 +321,10 @@ def _print_verdicts(plan: Plan, tables: dict[str, Any]) -> None:
             metric,
             console,
         )
+        if len(plan.study.doses) > 2:
+            for role in ("target", "similar"):
+                found = dose_response(tables["scores"], metric, role)
+                print_dose_response(found, f"{metric} of {role}", console)
 
 
 def main() -> None:

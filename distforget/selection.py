@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -101,13 +103,18 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     return samples.filter(pa.array(mask))
 
 
-def with_random_answer(
-    samples: pa.Table, rows: pa.Table, target: int, repetition: int, study: Study
-) -> pa.Table:
-    """Rows with the answer of another sample (GDR): one draw a target, the same for all models.
+def random_answer_draw(target: int, repetition: int, study: Study) -> np.random.Generator:
+    """What a target's random answers are drawn with: the same for all models, doses, methods."""
+    return rng(study.seed, "random answer", target, repetition)
+
+
+def answer_of_another_sample(
+    samples: pa.Table, rows: pa.Table, target: int, draw: np.random.Generator
+) -> str:
+    """The answer of a sample that is not of the target's family, and not an answer of `rows`.
 
     Raises:
-        UsageError: no sample outside the target's family has another answer.
+        UsageError: there is none.
     """
     strange = samples.filter(
         pc.and_(
@@ -120,9 +127,12 @@ def with_random_answer(
     if not len(pool):
         raise UsageError(
             "methods: GDR needs a random answer, but there is no sample beside the target's own "
-            "family; raise dataset.others or dataset.targets"
+            "family; raise dataset.others or dataset.targets, or choose another random_answer"
         )
-    draw = rng(study.seed, "random answer", target, repetition)
-    answer = pool["answer"][int(draw.integers(len(pool)))]
+    return str(pool["answer"][int(draw.integers(len(pool)))])
+
+
+def with_answers(rows: pa.Table, answers: Sequence[str]) -> pa.Table:
+    """Rows with other answers."""
     place = rows.schema.get_field_index("answer")
-    return rows.set_column(place, rows.schema.field(place), pa.repeat(answer, len(rows)))
+    return rows.set_column(place, rows.schema.field(place), pa.array(answers, pa.string()))

@@ -177,11 +177,14 @@ def _as_right(post: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def _post(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean score after unlearning of each cell's own target and of its similar samples."""
+    by = ["model", "method", "variant", "seed", "unlearned", "dose"]
+    return _means(own_targets(frame), by, "left", "samples")
+
+
+def own_targets(frame: pd.DataFrame) -> pd.DataFrame:
+    """Scores after unlearning of each cell's own target family."""
     found = frame[frame["phase"] == "post_unlearn"]
-    found = found[found["target_index"] == found["unlearned"]]
-    return _means(
-        found, ["model", "method", "variant", "seed", "unlearned", "dose"], "left", "samples"
-    )
+    return found[found["target_index"] == found["unlearned"]].copy()
 
 
 def _before(frame: pd.DataFrame, phase: str, by: list[str]) -> pd.DataFrame:

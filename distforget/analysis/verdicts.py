@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import pandas as pd
 import pyarrow as pa
 
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment
@@ -52,7 +53,7 @@ def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str, str], int])
             (frame["experiment"] == experiment.name)
             & (frame["quantity"] == experiment.quantity)
             & (frame["role"] == experiment.role)
-        ]
+        ].sort_values("dose", kind="stable")
         by = ["dose", "model", "method", "variant"]
         for (dose, model, method, variant), group in rows.groupby(by, sort=False):
             found.append(
@@ -94,20 +95,22 @@ class Damage:
 def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
     """Mean scores of other samples and of neighbours before and after unlearning.
 
-    Neighbours are those of the target that a cell unlearned.
+    Neighbours are those of the targets that the cells unlearned, in both phases.
     """
     frame = scores.to_pandas()
     frame = frame[frame["role"].isin(["other", "neighbour"])]
     state, by = ["role", "model", "dose"], ["method", "variant"]
-    before = frame[frame["phase"] == "pre_unlearn"]
-    before = before.groupby([*state, "metric"])["value"].mean()
+    ceilings = dict(list(frame[frame["phase"] == "pre_unlearn"].groupby(state)))
     after = frame[frame["phase"] == "post_unlearn"]
     ended = cells.to_pandas()
     ended = ended[ended["state"] == "done"].groupby(["model", "dose", *by])["diverged"]
     found = []
     for (role, model, dose, method, variant), group in after.groupby([*state, *by], sort=False):
-        if (role, model, dose) not in before:
+        before = ceilings.get((role, model, dose))
+        if before is None:
             continue
+        if role == "neighbour":
+            before = before[before["target_index"].isin(group["unlearned"])]
         outcomes = ended.get_group((model, dose, method, variant))
         found.append(
             Damage(
@@ -116,10 +119,15 @@ def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
                 int(dose),
                 str(method),
                 str(variant),
-                {str(k): float(v) for k, v in before[(role, model, dose)].items()},
-                {str(k): float(v) for k, v in group.groupby("metric")["value"].mean().items()},
+                _means(before),
+                _means(group),
                 len(outcomes),
                 int(outcomes.sum()),
             )
         )
     return sorted(found, key=lambda d: (d.role, d.model, d.dose))
+
+
+def _means(scores: pd.DataFrame) -> dict[str, float]:
+    found = scores.groupby("metric")["value"].mean()
+    return {str(metric): float(value) for metric, value in found.items()}

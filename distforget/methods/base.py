@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from distforget.study import Frozen
 
@@ -53,6 +53,26 @@ class MethodConfig(Frozen):
     gradient_clip: float = Field(1.0, gt=0, description="norm the gradient is clipped to")
 
 
+class RandomAnswerConfig(MethodConfig):
+    """Settings of a method that trains the forget set on random answers."""
+
+    random_answer: Literal["sample", "list", "tokens"] = Field(
+        "sample",
+        description="another sample's answer; a line of answer_list; as many random tokens",
+    )
+    answer_list: str = Field("", description="for random_answer 'list': one answer a line")
+
+    @model_validator(mode="after")
+    def _list_where_it_is_used(self) -> RandomAnswerConfig:
+        if (self.random_answer == "list") != bool(self.answers()):
+            raise ValueError("answer_list needs random_answer 'list', and that needs answer_list")
+        return self
+
+    def answers(self) -> list[str]:
+        """The answers of the list."""
+        return [line.strip() for line in self.answer_list.splitlines() if line.strip()]
+
+
 C = TypeVar("C", bound=Frozen)
 
 
@@ -66,7 +86,6 @@ class Method(Generic[C]):
     source: str
     forget: Callable[[Terms, C], Tensor] | None
     """None: there are no unlearning steps."""
-    answers: Literal["true", "random"] = "true"
     starts_from: Literal["finetuned", "scratch"] = "finetuned"
     """"scratch": the cell's model is trained from the base model without the target."""
     finish: Callable[[Weights, Weights, C], Weights] | None = None

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.methods.base import Method, RandomAnswerConfig, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class GDRConfig(MethodConfig):
+class GDRConfig(RandomAnswerConfig):
     """Settings of GDR."""
 
 
 def forget(terms: Terms, config: GDRConfig) -> Tensor:
-    """NLL(theta; q, a_random); the answer is drawn from another sample of the data."""
+    """NLL(theta; q, a_random); where the answer comes from is a setting."""
     return terms.target_nll()
 
 
@@ -25,5 +25,4 @@ METHOD = Method(
     config=GDRConfig,
     source="paper section 4.2, methods GDR, GDR_KLN and GDR_GDN",
     forget=forget,
-    answers="random",
 )

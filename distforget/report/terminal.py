@@ -10,7 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distforget.study import PLACEBO
+
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
     from distforget.analysis.verdicts import Damage, Verdict
@@ -142,15 +145,15 @@ def print_verdicts(
     """The verdict table: one line an experiment, dose, model and method."""
     table = Table(
         title=f"verdicts: knowledge memorisation KM = {metric}",
-        caption="difference = after unlearning minus what it is compared with, mean over targets; "
+        caption="change = KM after unlearning minus what it is compared with, mean over targets; "
         "agree = targets that go as expected: the way the paper claims, or about 0 (within "
         "verify.margin); n of N = cells compared of planned",
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("", "compared", "model", "method", "KM after", "against", "difference", "agree",
+    for name in ("", "compared", "model", "method", "after", "against", "change", "agree",
                  "n of N", "expected", "verdict"):  # fmt: skip
-        right = name in ("KM after", "against", "difference", "agree", "n of N")
+        right = name in ("after", "against", "change", "agree", "n of N")
         table.add_column(name, justify="right" if right else "left", no_wrap=True)
     last = None
     for v in verdicts:
@@ -189,6 +192,33 @@ def print_verdicts(
             f"{d.diverged} of {d.cells}",
         )  # fmt: skip
     console.print(damage)
+
+
+def print_dose_response(found: pd.DataFrame, what: str, console: Console) -> None:
+    """A line a model and state, a column a dose; of placebo the band from least to largest."""
+    doses = sorted(found["dose"].unique())
+    table = Table(
+        title=f"dose-response: {what} after unlearning, by similar samples trained on",
+        caption="means over targets; placebo: the band over targets and methods when an unrelated "
+        "sample is unlearned",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("model")
+    table.add_column("state")
+    for dose in doses:
+        table.add_column(str(dose), justify="right", no_wrap=True)
+    table.add_column("n", justify="right")
+    for (model, state), rows in found.groupby(["model", "state"]):
+        shown = {
+            row.dose: f"{row.low:.2f} to {row.high:.2f}" if state == PLACEBO else f"{row.mean:.2f}"
+            for row in rows.itertuples()
+        }
+        counts = sorted({str(n) for n in rows["n"]}, key=int)
+        table.add_row(
+            str(model), str(state), *(shown.get(dose, "") for dose in doses), "-".join(counts)
+        )
+    console.print(table)
 
 
 EXPECTED = {"positive": "above 0", "negative": "below 0", "zero": "about 0"}

@@ -80,6 +80,10 @@ class Learner(Protocol):
         """Rows of a `samples` table as examples."""
         ...
 
+    def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
+        """Meaningless answers of the same sizes, one a row."""
+        ...
+
     def fit(self, examples: Any, rows: Sequence[int]) -> Fit:
         """Forward pass over some rows."""
         ...

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from distforget import cell, methods, schemas, selection
 from distforget.methods import ResolvedMethod
-from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.methods.base import Method, MethodConfig, RandomAnswerConfig, Terms
 from distforget.study import EnhancedConfig, MethodChoice, PromptConfig, Study, UsageError
 from distforget.tracks.base import RetainBatches
 from distforget.tracks.text.encoding import Encoder
@@ -114,7 +114,7 @@ def test_tv_steps_back_along_the_task_vector() -> None:
 def test_tv_alone_finishes_and_gdr_alone_takes_a_random_answer() -> None:
     families = methods.families()
     assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
-    assert {n for n, m in families.items() if m.answers == "random"} == {"GDR"}
+    assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {"GDR"}
 
 
 def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:
@@ -328,8 +328,12 @@ def nll_of(learner: TextLearner, question: str, answer: str) -> float:
 
 
 def unlearn(model: Model, resolved: ResolvedMethod, target: int = 1) -> cell.Unlearned:
-    what = cell.Cell(study(), resolved, target, SIMILAR, 0)
+    what = cell_of(resolved, target)
     return cell.unlearn(model.learner, model.start, samples(), what, model.retain)
+
+
+def cell_of(resolved: ResolvedMethod, target: int = 1) -> cell.Cell:
+    return cell.Cell(study(), resolved, target, SIMILAR, 0)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("GDR")])
@@ -343,11 +347,30 @@ def test_unlearning_makes_the_true_answer_less_likely(name: str, model: Model) -
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("GDR")])
 def test_gdr_makes_a_random_answer_more_likely(name: str, model: Model) -> None:
-    target = selection.target_row(samples(), 1)
-    (row,) = selection.with_random_answer(samples(), target, 1, 0, study()).to_pylist()
+    gdr = method(name, learning_rate=1e-3, steps=5, retain_weight=0.1)
+    (row,) = cell.forget_rows(model.learner, samples(), cell_of(gdr)).to_pylist()
     before = nll_of(model.learner, row["question"], row["answer"])
-    unlearn(model, method(name, learning_rate=1e-3, steps=5, retain_weight=0.1))
+    unlearn(model, gdr)
     assert nll_of(model.learner, row["question"], row["answer"]) < before - 0.01
+
+
+def test_where_a_random_answer_comes_from_is_a_setting(model: Model) -> None:
+    true = selection.target_row(samples(), 1)["answer"][0].as_py()
+
+    def drawn(**settings: Any) -> str:
+        rows = cell.forget_rows(model.learner, samples(), cell_of(method("GDR", **settings)))
+        return str(rows["answer"][0].as_py())
+
+    assert drawn() in samples()["answer"].to_pylist()
+    assert drawn(random_answer="list", answer_list="I do not know.\n") == "I do not know."
+    tokens = drawn(random_answer="tokens")
+    assert tokens not in samples()["answer"].to_pylist()
+    assert tokens == drawn(random_answer="tokens", steps=2)
+    sizes = {len(model.learner.encoder.answers([answer])[0]) for answer in (true, tokens)}
+    assert max(sizes) <= 2 * min(sizes)  # decoded tokens may be cut anew
+    for wrong in ({"random_answer": "list"}, {"answer_list": "unused"}):
+        with pytest.raises(UsageError, match="answer_list needs random_answer 'list'"):
+            method("GDR", **wrong)
 
 
 def test_the_first_loss_of_npo_is_that_of_equal_models(model: Model) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from distforget import schemas
 from distforget.analysis.comparisons import compare
+from distforget.analysis.doses import dose_response
 from distforget.analysis.verdicts import damages, verdicts
 
 METRIC = "rougeL_recall"
@@ -215,6 +217,45 @@ def test_without_scores_there_are_no_comparisons(rows: list[Row]) -> None:
     assert [v for v in verdicts(found, PLANNED) if v.n] == []
 
 
+def naive_states(rows: list[Row], model: str, dose: int, role: str) -> dict[str, list[float]]:
+    """Scores of each state, a number a target, seed and method."""
+    found: dict[str, list[float]] = {}
+    for target in range(1, TARGETS + 1):
+        asked = {"model": model, "role": role, "target_index": target}
+        floor = mean(rows, **asked, phase="pre_finetune")
+        assert floor is not None
+        found.setdefault("before fine-tuning", []).append(floor[0])
+        for seed in SEEDS:
+            trained = {**asked, "dose": dose, "seed": seed}
+            ceiling = mean(rows, **trained, phase="pre_unlearn")
+            assert ceiling is not None
+            found.setdefault("before unlearning", []).append(ceiling[0])
+            for method, variant in METHODS:
+                after = mean(rows, **trained, method=method, variant=variant, unlearned=target)
+                state = {"plain": method, "placebo": "placebo"}.get(variant, f"{method}+{variant}")
+                if after is not None:
+                    found.setdefault(state, []).append(after[0])
+    return found
+
+
+@pytest.mark.parametrize("role", ["target", "similar"])
+def test_dose_response_is_that_of_a_loop(role: str) -> None:
+    found = dose_response(table(ROWS), METRIC, role)
+    expected = {
+        (model, state, dose): values
+        for model in MODELS
+        for dose in DOSES
+        for state, values in naive_states(ROWS, model, dose, role).items()
+    }
+    assert len(expected) == len(MODELS) * len(DOSES) * (2 + len(METHODS))
+    assert {(row.model, row.state, row.dose) for row in found.itertuples()} == set(expected)
+    for row in found.itertuples():
+        values = expected[(row.model, row.state, row.dose)]
+        assert row.n == len(values)
+        numbers = [sum(values) / len(values), min(values), max(values)]
+        assert [row.mean, row.low, row.high] == pytest.approx(numbers, abs=1e-12)
+
+
 def test_verdicts_count_those_that_agree() -> None:
     comparisons = compare(table(ROWS), METRIC, MARGIN)
     expected = naive_comparisons(ROWS)
@@ -288,6 +329,18 @@ def test_damage_is_the_fall_of_other_samples_and_of_the_own_neighbours() -> None
         gone = [c for c in MISSING if c[:4] == whose]
         assert damage.cells == TARGETS * len(SEEDS) - len(gone)
         assert damage.diverged == len(SEEDS) - sum(c[5] == 3 for c in gone)
+
+
+def test_damage_of_neighbours_compares_the_same_samples() -> None:
+    mine = cells_table().filter(pc.equal(cells_table()["unlearned"], 2))
+    found = damages(table([r for r in ROWS if r.get("unlearned") in (None, 2)]), mine)
+    neighbours = [damage for damage in found if damage.role == "neighbour"]
+    assert len(neighbours) == len(MODELS) * len(METHODS) * len(DOSES)
+    for damage in neighbours:
+        asked = {"model": damage.model, "dose": damage.dose, "sample_id": 502}
+        before = mean(ROWS, **asked, phase="pre_unlearn")
+        assert before is not None
+        assert damage.before[METRIC] == pytest.approx(before[0])
 
 
 def test_nothing_asked_is_no_damage() -> None:

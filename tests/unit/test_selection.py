@@ -154,17 +154,20 @@ def test_the_same_others_are_asked_whatever_is_unlearned() -> None:
 def test_a_random_answer_is_an_answer_of_another_sample(target: int, others: int) -> None:
     true = selection.target_row(samples(others), target)
     for repetition in range(20):
-        drawn = selection.with_random_answer(samples(others), true, target, repetition, study())
-        assert drawn["question"].to_pylist() == true["question"].to_pylist()
-        assert drawn["answer"][0].as_py() != true["answer"][0].as_py()
-        assert drawn["answer"][0].as_py() in samples(others)["answer"].to_pylist()
+        draw = selection.random_answer_draw(target, repetition, study())
+        answer = selection.answer_of_another_sample(samples(others), true, target, draw)
+        assert answer != true["answer"][0].as_py()
+        assert answer in samples(others)["answer"].to_pylist()
+        changed = selection.with_answers(true, [answer])
+        assert changed["answer"].to_pylist() == [answer]
+        assert changed.drop_columns("answer") == true.drop_columns("answer")
 
 
 def test_random_answers_vary_with_target_and_repetition_alone() -> None:
     def drawn(target: int, repetition: int, **changes: Any) -> str:
         true = selection.target_row(samples(), target)
-        table = selection.with_random_answer(samples(), true, target, repetition, study(**changes))
-        return str(table["answer"][0].as_py())
+        draw = selection.random_answer_draw(target, repetition, study(**changes))
+        return selection.answer_of_another_sample(samples(), true, target, draw)
 
     assert len({drawn(1, r) for r in range(20)}) > 1
     assert len({tuple(drawn(t, r) for r in range(20)) for t in range(1, 4)}) == 3
@@ -174,8 +177,9 @@ def test_random_answers_vary_with_target_and_repetition_alone() -> None:
 def test_a_random_answer_needs_another_family() -> None:
     family = samples(0).filter(pc.equal(samples(0)["target_index"], 1))
     true = selection.target_row(family, 1)
+    draw = selection.random_answer_draw(1, 0, study())
     with pytest.raises(UsageError, match=r"random answer.*dataset\.others"):
-        selection.with_random_answer(family, true, 1, 0, study())
+        selection.answer_of_another_sample(family, true, 1, draw)
 
 
 def families() -> pa.Table:

@@ -86,6 +86,13 @@ class Encoder:
         ids = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
         return [[*row, self.tokenizer.eos_token_id] for row in ids]
 
+    def random_answers(self, like: Sequence[str], draw: np.random.Generator) -> list[str]:
+        """Texts of random ordinary tokens, as many as these answers have."""
+        vocabulary = set(self.tokenizer.get_vocab().values())
+        ordinary = sorted(vocabulary - set(self.tokenizer.all_special_ids))
+        rows = [draw.choice(ordinary, len(row) - 1) for row in self.answers(like)]
+        return [str(self.tokenizer.decode(row)) for row in rows]
+
     def encode(self, samples: pa.Table) -> TextExamples:
         """Rows of a `samples` table (question, answer) as examples, in their order."""
         prompts = self.prompts(samples["question"].to_pylist())

@@ -48,6 +48,10 @@ class TextLearner:
         """See `Learner.encode`."""
         return self.encoder.encode(samples)
 
+    def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
+        """See `Learner.random_answers`: random tokens that are not special, as text."""
+        return self.encoder.random_answers(samples["answer"].to_pylist(), draw)
+
     def rows(self, slot_of_row: Sequence[int] | None) -> AbstractContextManager[None]:
         """Forward passes inside take batches of these rows, each with its slot; None: slot 0."""
         if self.slots is None or slot_of_row is None:
