@@ -37,6 +37,11 @@ StoreOption = Annotated[
     Path, typer.Option("--store", help="Folder of results; shared storage on a cluster.")
 ]
 
+AddressOption = Annotated[str, typer.Option(help="Ray cluster; empty: this machine.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+CpusOption = Annotated[int, typer.Option(help="CPU cores to use here; 0: all.")]
+CellWorkersOption = Annotated[int, typer.Option(help="Cells at once; 0: one a core.")]
+
 
 class What(StrEnum):
     """What `list` lists."""
@@ -61,9 +66,9 @@ class Output(StrEnum):
 def run(
     study: StudyArgument,
     store: StoreOption = Path("results"),
-    address: Annotated[str, typer.Option(help="Ray cluster; empty: this machine.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    cpus: Annotated[int, typer.Option(help="CPU cores to use here; 0: all.")] = 0,
+    address: AddressOption = "",
+    device: DeviceOption = "auto",
+    cpus: CpusOption = 0,
     train_workers: Annotated[int, typer.Option(help="Ray Train workers of a fine-tuning.")] = 1,
     stepper: Annotated[str, typer.Option(help="torch or deepspeed.")] = "torch",
     zero_stage: Annotated[int, typer.Option(help="DeepSpeed ZeRO stage: 1, 2 or 3.")] = 2,
@@ -71,7 +76,7 @@ def run(
     gradient_checkpointing: Annotated[
         bool, typer.Option(help="Less memory, one more forward pass.")
     ] = False,
-    cell_workers: Annotated[int, typer.Option(help="Cells at once; 0: one a core.")] = 0,
+    cell_workers: CellWorkersOption = 0,
     cells_per_batch: Annotated[
         int, typer.Option(help="Cells of LoRA adapters that share a batch.")
     ] = 8,
@@ -269,6 +274,45 @@ def ask(
     for phase, answer in answers(make_plan(load_study(study)), cell, asked, Store(store), device):
         table.add_row(phase, escape(answer))
     console.print(table)
+
+
+@app.command()
+def tune(
+    method: Annotated[str, typer.Argument(help="As in a study, e.g. NPO_GDN.")],
+    study: Annotated[
+        str, typer.Option(help="Preset or file with the targets to search on; report others.")
+    ] = "settings",
+    trials: Annotated[int, typer.Option(min=1, help="Settings to try.")] = 16,
+    to: Annotated[
+        Path | None, typer.Option(help="Preset to write; else beside the tables.")
+    ] = None,
+    store: StoreOption = Path("results"),
+    address: AddressOption = "",
+    device: DeviceOption = "auto",
+    cpus: CpusOption = 0,
+    cell_workers: CellWorkersOption = 0,
+) -> None:
+    """Search a method's settings: targets as before fine-tuning, all else as before unlearning.
+
+    Prints the front of both aims and writes a preset with the settings of least sum. Killed at any
+    moment, the same command goes on where it was.
+
+    Example: `distforget tune NPO_GDN --trials 16`
+    """
+    from distforget.engine.tune import best, search, write_preset
+    from distforget.report.terminal import Progress, print_trials
+
+    placement = _placement(
+        store=store, address=address, device=device, cpus=cpus, cell_workers=cell_workers
+    )
+    asked = load_study(study)
+    found = search(
+        asked, method, trials, placement, Progress(console),
+        lambda so_far: print_trials(so_far, *best(so_far), console),
+    )  # fmt: skip
+    path = to or store / "studies" / f"{asked.name}-tune-{method}" / "tuned.yaml"
+    write_preset(asked, method, found[best(found)[1]], path)
+    console.print(f"preset: {path}")
 
 
 @app.command()

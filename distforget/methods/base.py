@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -44,12 +44,26 @@ class Terms(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Search:
+    """Where `distforget tune` looks for a setting: `low` to `high`, evenly in its logarithm."""
+
+    low: float
+    high: float
+
+
 class MethodConfig(Frozen):
     """Settings that every gradient method has. Defaults were found on SmolLM2 (see README)."""
 
-    learning_rate: float = Field(5e-5, gt=0, description="AdamW, constant")
-    steps: int = Field(5, ge=1, description="optimiser steps on the forget set")
-    retain_weight: float = Field(1.0, ge=0, description="factor of the regulariser KLN or GDN")
+    learning_rate: Annotated[float, Search(5e-6, 5e-4)] = Field(
+        5e-5, gt=0, description="AdamW, constant"
+    )
+    steps: Annotated[int, Search(1, 10)] = Field(
+        5, ge=1, description="optimiser steps on the forget set"
+    )
+    retain_weight: Annotated[float, Search(0.1, 10.0)] = Field(
+        1.0, ge=0, description="factor of the regulariser KLN or GDN"
+    )
     gradient_clip: float = Field(1.0, gt=0, description="norm the gradient is clipped to")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from distforget import losses
-from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.methods.base import Method, MethodConfig, Search, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 class NPOConfig(MethodConfig):
     """Settings of NPO."""
 
-    beta: float = Field(0.1, gt=0, description="inverse temperature; small: closer to GA")
+    beta: Annotated[float, Search(0.02, 2.0)] = Field(
+        0.1, gt=0, description="inverse temperature; small: closer to GA"
+    )
 
 
 def forget(terms: Terms, config: NPOConfig) -> Tensor:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.methods.base import Method, MethodConfig, Search, Terms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class TVConfig(MethodConfig):
     """Settings of TV."""
 
-    scale: float = Field(1.0, gt=0, description="length of the step back, in task vectors")
+    scale: Annotated[float, Search(0.2, 5.0)] = Field(
+        1.0, gt=0, description="length of the step back, in task vectors"
+    )
 
 
 def forget(terms: Terms, config: TVConfig) -> Tensor:

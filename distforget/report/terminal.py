@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from distforget.analysis.verdicts import Damage, Verdict
     from distforget.engine.run import Summary
+    from distforget.engine.tune import Trial
     from distforget.engine.worker import Outcome
     from distforget.plan import Plan, Step
     from distforget.store import Store
@@ -218,6 +219,38 @@ def print_dose_response(found: pd.DataFrame, what: str, console: Console) -> Non
         table.add_row(
             str(model), str(state), *(shown.get(dose, "") for dose in doses), "-".join(counts)
         )
+    console.print(table)
+
+
+def print_trials(
+    trials: Sequence[Trial], on_front: Sequence[int], chosen: int, console: Console
+) -> None:
+    """A line a trial of a search, those on the front first."""
+    table = Table(
+        title=f"{len(trials)} trials; front of both aims first, chosen: least sum of both gaps",
+        caption="forget gap = distance of the targets from before fine-tuning; retain gap = what "
+        "other samples and neighbours lost",
+        title_justify="left",
+        caption_justify="left",
+    )
+    names = [name for name, _ in trials[0].settings]
+    for name in ("trial", *names, "target", "floor", "others", "ceiling", "forget gap",
+                 "retain gap", ""):  # fmt: skip
+        table.add_column(name, justify="right")
+    for number in sorted(range(len(trials)), key=lambda number: number not in on_front):
+        settings = [f"{value:.3g}" for _, value in trials[number].settings]
+        aim = trials[number].aims
+        numbers = [] if aim is None else [
+            aim.target, aim.floor, aim.kept, aim.ceiling, aim.forget_gap, aim.retain_gap
+        ]  # fmt: skip
+        word = (
+            "failed" if aim is None
+            else "[green]chosen[/green]" if number == chosen
+            else "front" if number in on_front
+            else ""
+        )  # fmt: skip
+        shown = [f"{value:.2f}" for value in numbers] or [""] * 6
+        table.add_row(str(number), *settings, *shown, word)
     console.print(table)
 
 
