@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
@@ -16,7 +15,7 @@ from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
 from distforget.study import Study
-from distforget.tracks.base import Learner, Noise, RetainBatches
+from distforget.tracks.base import Learner, Noise, RetainBatches, Scored
 from distforget.training import StepReport, TorchStepper, restore, run_steps
 
 
@@ -46,7 +45,7 @@ class Cell:
     @property
     def noise(self) -> Noise | None:
         """Of enhanced unlearning; drawn for target and repetition, alike for all methods."""
-        if self.method.enhanced is None:
+        if self.method.enhanced is None or self.method.enhanced.gamma == 0:
             return None
         about = ("noise", self.unlearned, self.repetition)
         return Noise(self.method.enhanced, self.study.seed, about)
@@ -98,7 +97,10 @@ def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
 
 
 def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
-    """The cell's forget set with the answers that its method trains on: target, paraphrases."""
+    """The cell's forget set with the answers that its method trains on.
+
+    The target, then the trained samples nearest to it, then its paraphrases.
+    """
     study, target = cell.study, cell.unlearned
     forget = (
         selection.placebo_row(samples, target, cell.dose, cell.repetition, study)
@@ -106,9 +108,11 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
         else selection.target_row(samples, target)
     )
     if cell.method.enhanced:
+        trained = selection.training_rows(samples, cell.dose)
+        nearest = learner.nearest(trained, forget, cell.method.enhanced.nearest)
         count = cell.method.enhanced.paraphrases
         paraphrases = selection.paraphrase_rows(samples, target, count)
-        forget = pa.concat_tables([forget, paraphrases])
+        forget = pa.concat_tables([forget, nearest, paraphrases])
     config = cell.method.config
     if not isinstance(config, RandomAnswerConfig):
         return forget
@@ -141,7 +145,7 @@ def ask(
     identity: Mapping[str, Any],
     drafts: Mapping[int, str] | None = None,
 ) -> dict[str, pa.Table]:
-    """Tables `answers` and `scores` of one model state.
+    """Tables `answers`, `scores` and those of the track of one model state.
 
     Args:
         asked: rows of `samples`.
@@ -162,11 +166,11 @@ def drafts_of(asked: pa.Table, drafts: Mapping[int, str] | None) -> list[str] | 
 def tables(
     texts: Sequence[str],
     sizes: Sequence[int],
-    values_of: Mapping[str, np.ndarray],
+    scored: Scored,
     asked: pa.Table,
     identity: Mapping[str, Any],
 ) -> dict[str, pa.Table]:
-    """Tables `answers` and `scores` of answers, their lengths and scores; else as :func:`ask`."""
+    """Tables of answers, their lengths and scores; else as :func:`ask`."""
     whose = asked.select(["sample_id", "role", "target_index"]).to_pylist()
     answers = [
         {**identity, **row, "answer": text, "answer_tokens": size}
@@ -174,13 +178,15 @@ def tables(
     ]
     scores = [
         {**identity, **row, "metric": metric, "value": float(value)}
-        for metric, values in values_of.items()
+        for metric, values in scored.values.items()
         for row, value in zip(whose, values, strict=True)
     ]
-    return {
-        "answers": schemas.from_rows("answers", answers),
-        "scores": schemas.from_rows("scores", scores),
+    more = {
+        name: [{**identity, **row, **found} for row, found in zip(whose, rows, strict=True)]
+        for name, rows in scored.tables.items()
     }
+    every = {"answers": answers, "scores": scores, **more}
+    return {name: schemas.from_rows(name, rows) for name, rows in every.items()}
 
 
 def run(

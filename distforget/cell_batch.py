@@ -120,7 +120,7 @@ def ask(
         single.tables(
             texts[low:high],
             sizes[low:high],
-            {metric: values[low:high] for metric, values in scores.items()},
+            scores.rows(low, high),
             rows,
             identity,
         )

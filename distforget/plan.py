@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +23,8 @@ STAGE_VERSIONS = {
     "ask": 2,
     "cell": 2,
 }
+
+ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")
 
 TRAINING_COPIES = 4
 """Weights, gradients and AdamW's two moments: what training holds at once, in model sizes."""
@@ -62,7 +65,9 @@ class Step:
         """Readable name, e.g. 'cell smollm2/50/GA_KLN/3/0', 'finetune smollm2/50/0/without 3'."""
         if self.stage == "cell":
             return f"cell {cell_name(self)}"
-        parts = [f"without {v}" if k == "without" else str(v) for k, v in self.about.items()]
+        words = {"without": "without ", "nearest": "nearest "}
+        shown = {name: value for name, value in self.about.items() if (name, value) != ("nearest", 0)}
+        parts = [f"{words.get(name, '')}{value}" for name, value in shown.items()]
         return f"{self.stage} {'/'.join(parts)}".strip()
 
 
@@ -123,9 +128,11 @@ def make_plan(study: Study) -> Plan:
         },
         about={"dataset": study.dataset.name},
     )
+    training = study.image.fit if study.image else study.finetune
     models, finetunes, references, asks, cells = [], [], [], [], []
     for model in study.models:
-        origin = Step("model", _origin(model), about={"model": model.name})
+        given = _architecture(model) if study.track == "image" else _origin(model)
+        origin = Step("model", given, about={"model": model.name})
         models.append(origin)
         common = {
             "track": study.track,
@@ -136,6 +143,7 @@ def make_plan(study: Study) -> Plan:
         questions = {
             **common,
             **study.verify.model_dump(mode="json", exclude={"metric", "margin", "batch_size"}),
+            **({"attack": study.image.attack.model_dump(mode="json")} if study.image else {}),
         }
         asked = {**questions, "unlearn_targets": study.unlearn_targets}
         base = {"dataset": dataset, "model": origin}
@@ -146,7 +154,7 @@ def make_plan(study: Study) -> Plan:
                 draws = {"seed": study.seed, "repetition": seed, "dose": dose}
                 tuned = Step(
                     "finetune",
-                    {**common, **draws, **study.finetune.model_dump(mode="json")},
+                    {**common, **draws, **training.model_dump(mode="json")},
                     base,
                     about,
                 )
@@ -171,7 +179,8 @@ def make_plan(study: Study) -> Plan:
                     for target in range(1, wanted + 1):
                         inputs = {**given, "reference": reference} if method.regulariser else given
                         if method.method.starts_from == "scratch":
-                            without = {"without": target}
+                            nearest = method.enhanced.nearest if method.enhanced else 0
+                            without = {"without": target, "nearest": nearest}
                             again = Step(
                                 "finetune", {**tuned.config, **without}, base, {**about, **without}
                             )
@@ -210,6 +219,18 @@ def _variants(method: methods.ResolvedMethod, target: int, study: Study) -> list
     """The method's own variant and, for the first targets of plain methods, the placebo."""
     placebo = method.variant == "plain" and method.method.starts_from == "finetuned"
     return [method.variant, *[PLACEBO] * (placebo and target <= study.placebo_targets)]
+
+
+def _architecture(model: ModelConfig) -> dict[str, Any]:
+    """What identifies a classifier: kind, layers and which of them have a bias."""
+    found = ARCHITECTURE.fullmatch(model.path)
+    if found is None:
+        raise UsageError(
+            f"models.{model.name}.path: {model.path!r} is no classifier; write mlp:256,256 (widths "
+            "of the hidden layers) or cnn:32,64 (channels), and :all or :none behind it for the bias"
+        )
+    kind, layers, bias = found.groups()
+    return {"kind": kind, "layers": [int(n) for n in layers.split(",")], "bias": bias or "first"}
 
 
 def _origin(model: ModelConfig) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def _family(samples: pa.Table, target: int, role: str) -> pa.Table:
     return samples.filter(pc.and_(mine, pc.equal(samples["role"], role)))
 
 
+def without(rows: pa.Table, left_out: pa.Table) -> pa.Table:
+    """Rows that are not among those left out."""
+    gone = left_out["sample_id"].combine_chunks()
+    return rows.filter(pc.invert(pc.is_in(rows["sample_id"], gone)))
+
+
 def placebo_row(
     samples: pa.Table, target: int, dose: int, repetition: int, study: Study
 ) -> pa.Table:

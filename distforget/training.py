@@ -177,16 +177,17 @@ class MicroBatch:
 
 
 def global_batches(
-    examples: Examples, batch_size: int, draw: np.random.Generator, left_out: int | None = None
+    examples: Examples, batch_size: int, draw: np.random.Generator, left_out: Sequence[int] = ()
 ) -> list[np.ndarray]:
     """Rows of each step: like sizes together (little padding), steps in random order.
 
-    The row `left_out` is taken out of its batch; all else is as it would be with it.
+    The rows `left_out` are taken out of their batches; all else is as it would be with them.
     """
     shuffled = draw.permutation(len(examples.sizes))
     by_size = shuffled[np.argsort(examples.sizes[shuffled], kind="stable")]
     batches = [by_size[i : i + batch_size] for i in range(0, len(by_size), batch_size)]
-    kept = [batches[i][batches[i] != left_out] for i in draw.permutation(len(batches))]
+    ordered = [batches[i] for i in draw.permutation(len(batches))]
+    kept = [batch[~np.isin(batch, left_out)] for batch in ordered]
     return [batch for batch in kept if len(batch)]
 
 
@@ -203,7 +204,7 @@ def micro_batches(
 
 @dataclass(frozen=True)
 class Epoch:
-    """A row of the `training` table, without the names of model and dose."""
+    """A row of the `training` table, without what the training run is of."""
 
     epoch: int
     step: int
@@ -213,6 +214,8 @@ class Epoch:
     tokens: int
     seconds: float
     stopped: str | None
+    kkt_residual: float | None = None
+    held_out_accuracy: float | None = None
 
 
 class Finetuning:
@@ -225,9 +228,9 @@ class Finetuning:
         examples: Examples,
         config: FinetuneConfig,
         seed: tuple[int, int],
-        left_out: int | None = None,
+        left_out: Sequence[int] = (),
     ) -> None:
-        """Fine-tunes on all rows but `left_out`, in the order in which it would with that row."""
+        """Fine-tunes on all rows but `left_out`, in the order in which it would with those."""
         self.learner, self.stepper, self.examples = learner, stepper, examples
         self.config = config
         self.seed = seed
@@ -238,7 +241,7 @@ class Finetuning:
     def rows(self) -> np.ndarray:
         """(N,) numbers of the examples trained on."""
         every = np.arange(len(self.examples.sizes))
-        rows: np.ndarray = every[every != self.left_out]
+        rows: np.ndarray = every[~np.isin(every, self.left_out)]
         return rows
 
     @property

@@ -32,7 +32,7 @@ STAGE_FILES = {
     "reference": ("selection.py", *ENCODING),
     "ask": SCORING,
     "cell": (
-        "training.py", "methods/__init__.py", "methods/base.py", "tracks/text/terms.py", *SCORING,
+        "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py", *SCORING,
     ),
 }  # fmt: skip
 """Files and folders under distforget/ that make a stage's result.

@@ -36,9 +36,35 @@ class Experiment:
     """Cells of the left side; variants with names of a study's own count as plain."""
     expected: Expected
     title: str
+    track: Literal["text", "image", ""] = "text"
+    """Whose experiment of the paper it is; "": of both tracks."""
 
 
 EXPERIMENTS = (
+    Experiment(
+        "E1", "post-pre_unlearn", "similar", "all", "plain", "zero",
+        "similar samples, trained on: what can be reconstructed stays", "image",
+    ),
+    Experiment(
+        "E2", "post-pre_unlearn", "target", "none", "plain", "negative",
+        "target, no similar samples: it can no longer be reconstructed", "image",
+    ),
+    Experiment(
+        "E2", "post-pre_unlearn", "target", "all", "plain", "zero",
+        "target, similar samples kept: it can still be reconstructed", "image",
+    ),
+    Experiment(
+        "E2", "dose-dose", "target", "all", "plain", "positive",
+        "target: similar samples in the data keep it reconstructible (W minus W/O)", "image",
+    ),
+    Experiment(
+        "E6", "post-pre_unlearn", "target", "all", "enhanced", "negative",
+        "target unlearned with its nearest samples: it can no longer be reconstructed", "image",
+    ),
+    Experiment(
+        "E6", "enhanced-plain", "target", "all", "enhanced", "negative",
+        "target unlearned with its nearest samples: less is left than of the target alone", "image",
+    ),
     Experiment(
         "E3", "post-pre_unlearn", "similar", "all", "plain", "negative",
         "similar samples, trained on: knowledge falls when the target is unlearned",
@@ -77,23 +103,23 @@ EXPERIMENTS = (
     ),
     Experiment(
         "retrained", "post-retrained", "target", "each", "plain", "zero",
-        "target: as a model that never saw it",
+        "target: as a model that never saw it", "",
     ),
     Experiment(
         "retrained", "post-retrained", "similar", "each", "plain", "zero",
-        "similar samples: as in a model that never saw the target",
+        "similar samples: as in a model that never saw the target", "",
     ),
     Experiment(
         "placebo", "post-pre_unlearn", "target", "each", "placebo", "zero",
-        "noise floor: unlearning an unrelated sample leaves the target as it was",
+        "noise floor: unlearning an unrelated sample leaves the target as it was", "",
     ),
     Experiment(
         "placebo", "post-placebo", "target", "each", "plain", "negative",
-        "target: knowledge falls further than when an unrelated sample is unlearned",
+        "target: knowledge falls further than when an unrelated sample is unlearned", "",
     ),
     Experiment(
         "placebo", "post-placebo", "similar", "each", "plain", "negative",
-        "similar samples: knowledge falls further than when an unrelated sample is unlearned",
+        "similar samples: knowledge falls further than when an unrelated sample is unlearned", "",
     ),
 )  # fmt: skip
 
@@ -114,7 +140,9 @@ def compare(scores: pa.Table, metric: str, margin: float) -> pa.Table:
     post = _post(frame)
     if post.empty:
         return schemas.empty("comparisons")
-    found = [_rows(e, post, _right_side(e, frame, post)) for e in EXPERIMENTS]
+    (track,) = frame["track"].unique()
+    mine = [e for e in EXPERIMENTS if e.track in ("", track)]
+    found = [_rows(e, post, _right_side(e, frame, post)) for e in mine]
     rows = pd.concat(found, ignore_index=True)
     rows["metric"] = metric
     rows["difference"] = rows["left"] - rows["right"]

@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.train
 import torch
 from ray.train import DataConfig, FailureConfig, RunConfig, ScalingConfig
@@ -25,11 +27,12 @@ from distforget.engine import weights
 from distforget.engine.cluster import cluster_address, cores, uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
-from distforget.engine.worker import Outcome
+from distforget.engine.worker import TRAINED, Outcome, left_out
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Placement, Study, UsageError
 from distforget.tracks import track
+from distforget.tracks.base import Learner
 from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_batch_count
 
 
@@ -192,7 +195,7 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
     rows = selection.training_rows(samples, step.about["dose"])
     model = next(m for m in study.models if m.name == step.about["model"])
     folder = model_folder(step.inputs["model"], job.store)
-    learner = track(study.track).open_learner(folder, study, model, device)
+    learner = track(study.track).open_learner(folder, study, model, device, samples)
     if job.placement.gradient_checkpointing:
         learner.module.gradient_checkpointing_enable()
         learner.module.train()
@@ -203,7 +206,7 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         learner.encode(rows),
         study.finetune,
         (study.seed, step.about["seed"]),
-        _left_out(rows, step.about.get("without")),
+        _left_out(learner, rows, step),
     )
     checkpoint = job.store.work(step.key) / "checkpoint.safetensors"
     history = _load_checkpoint(checkpoint, stepper)
@@ -226,12 +229,11 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         _commit(job, step, trained, training.history)
 
 
-def _left_out(rows: pa.Table, target: int | None) -> int | None:
-    """Row number of the target to train without."""
-    if target is None:
-        return None
-    sample = selection.target_row(rows, target)["sample_id"][0].as_py()
-    return int(rows["sample_id"].to_pylist().index(sample))
+def _left_out(learner: Learner, rows: pa.Table, step: Step) -> list[int]:
+    """Row numbers of the samples to train without."""
+    gone = left_out(learner, rows, step)["sample_id"]
+    found: list[int] = np.flatnonzero(pc.is_in(rows["sample_id"], gone.combine_chunks())).tolist()
+    return found
 
 
 def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
@@ -281,7 +283,7 @@ def _load_checkpoint(path: Path, stepper: Stepper) -> list[Epoch]:
 
 
 def _commit(job: Job, step: Step, trained: dict[str, Any], history: list[Epoch]) -> None:
-    about = {name: step.about.get(name) for name in ("model", "dose", "seed", "without")}
+    about = {name: step.about.get(name) for name in TRAINED}
     table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
 
     def fill(folder: Path) -> None:

@@ -24,6 +24,7 @@ from distforget.engine.worker import Outcome, State
 from distforget.plan import TRAINING_COPIES, Plan, Step
 from distforget.store import DiskError, Store
 from distforget.study import Placement, UsageError
+from distforget.tracks import track
 from distforget.training import Epoch
 
 OBJECT_STORE_SHARE = 0.6
@@ -148,9 +149,15 @@ class _Runner:
             check_memory(step.about["model"], size * copies, workers, available_memory())
 
     def finetune_models(self) -> None:
-        """All training runs in one group of workers; one that fails blocks only its own cells."""
+        """All training runs; one that fails blocks only its own cells.
+
+        Small models are trained side by side, others one after the other by a group of workers.
+        """
         steps = self._todo(self.plan.finetunes)
         if not steps:
+            return
+        if track(self.plan.study.track).SMALL_MODELS:
+            self._run_pool("training", steps)
             return
         self.listener.stage("fine-tuning", len(steps))
         with ExitStack() as claims:
@@ -176,15 +183,18 @@ class _Runner:
             for step in self._todo([*self.plan.asks, *self.plan.references])
             if not self._blocked(step)
         ]
-        if not steps:
-            return
-        self.listener.stage("floor, ceiling and reference", len(steps))
+        if steps:
+            self._run_pool("floor, ceiling and reference", steps)
+
+    def _run_pool(self, title: str, steps: Sequence[Step]) -> None:
+        """Steps in parallel actors; those of lost actors again, each alone."""
+        self.listener.stage(title, len(steps))
         by_key = {step.key: step for step in steps}
+        small = track(self.plan.study.track).SMALL_MODELS
         attempt = 0
         while steps:
-            groups = [
-                (self._state(group[0]), group) for group in _by_start(steps, together=not attempt)
-            ]
+            together = not (attempt or small)
+            groups = [(self._state(group[0]), group) for group in _by_start(steps, together)]
             share = cell_share(self.placement, len(groups))
             lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):

@@ -6,11 +6,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,12 +21,15 @@ from distforget import cell, cell_batch, schemas, selection
 from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
-from distforget.methods import resolve
+from distforget.methods import ResolvedMethod, resolve
 from distforget.plan import Step, cell_name
 from distforget.store import DiskError, Store
 from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
+
+TRAINED = ("model", "dose", "seed", "without", "nearest")
+"""What a training run is of: the first columns of `training`."""
 
 ADAPTER = "adapter"
 """Folder of a cell's adapter beside its tables."""
@@ -86,7 +91,7 @@ class Worker:
             model = next(m for m in self.study.models if m.name == state.model.about["model"])
             folder = model_folder(state.model, self.store)
             self.learner: Learner = track(self.study.track).open_learner(
-                folder, self.study, model, self.device.name
+                folder, self.study, model, self.device.name, self.samples
             )
         self.start: Mapping[str, torch.Tensor] = (
             self._own_weights() if state.weights is None else weights.get(state.weights)
@@ -125,6 +130,7 @@ class Worker:
                 for step in steps
                 if claims.enter_context(self.store.claim(step.key, wait=False))
                 and not self.store.is_done(step.key)
+                and not has_nearest(self.what(step).method)
             ]
             if len(mine) > 1:
                 with suppress(Exception):  # whose it is shows when each of them runs alone
@@ -145,7 +151,12 @@ class Worker:
         store, began = self.store, time.monotonic()
         if store.is_done(step.key):
             return Outcome(step.key, True, 0.0, kind="others")
-        work = {"ask": self._ask, "reference": self._reference, "cell": self._cell}[step.stage]
+        work = {
+            "finetune": self._fit,
+            "ask": self._ask,
+            "reference": self._reference,
+            "cell": self._cell,
+        }[step.stage]
         try:
             self.take(state)
             fill = work(step)
@@ -168,6 +179,22 @@ class Worker:
             return Outcome(step.key, False, seconds, message, "lost" if out_of_memory else "own")
         return Outcome(step.key, True, seconds)
 
+    def _fit(self, step: Step) -> Callable[[Path], None]:
+        """Of tracks with small models."""
+        about = {name: step.about.get(name) for name in TRAINED}
+        rows = selection.training_rows(self.samples, about["dose"])
+        rows = selection.without(rows, left_out(self.learner, rows, step))
+        fitted, history = track(self.study.track).fit(
+            self.learner, rows, self.study, about["seed"]
+        )
+        table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
+
+        def fill(folder: Path) -> None:
+            weights.save(fitted, folder / "weights.safetensors")
+            schemas.write(table, "training", folder / "training.parquet")
+
+        return fill
+
     def _ask(self, step: Step) -> Callable[[Path], None]:
         study = self.study
         cell.put_back(self.learner, self.start)
@@ -180,15 +207,15 @@ class Worker:
 
     def _reference(self, step: Step) -> Callable[[Path], None]:
         cell.put_back(self.learner, self.start)
-        examples, batches = self._retain(step)
-        found = self.learner.reference(examples, batches)
+        rows, batches = self._retain(step)
+        found = self.learner.reference(self.learner.encode(rows), batches)
         return lambda folder: save_file(found, folder / "reference.safetensors")
 
-    def _retain(self, step: Step) -> tuple[Any, list[list[int]]]:
+    def _retain(self, step: Step) -> tuple[pa.Table, list[list[int]]]:
         study = self.study
         rows = selection.retain_rows(self.samples, step.about["dose"], step.about["seed"], study)
         batches = selection.retain_batches(len(rows), study.unlearn.retain_batch_size)
-        return self.learner.encode(rows), batches
+        return rows, batches
 
     def _cell(self, step: Step) -> Callable[[Path], None]:
         if self.learner.slots is not None and not is_retrained(step):
@@ -245,12 +272,23 @@ class Worker:
         )
 
     def retain_batches(self, steps: Sequence[Step]) -> RetainBatches | None:
-        """Of cells of one state; None if no method of theirs has a regulariser."""
+        """Of cells of one state; None if no method of theirs has a regulariser.
+
+        They hold nothing that a cell which unlearns nearest samples unlearns: it runs alone.
+        """
         step = next((step for step in steps if "reference" in step.inputs), None)
         if step is None:
             return None
         folder = self.store.folder(step.inputs["reference"].key)
-        return RetainBatches(*self._retain(step), load_file(folder / "reference.safetensors"))
+        rows, batches = self._retain(step)
+        reference = load_file(folder / "reference.safetensors")
+        found = RetainBatches(self.learner.encode(rows), batches, reference)
+        what = self.what(step)
+        if not has_nearest(what.method):
+            return found
+        unlearned = cell.forget_rows(self.learner, self.samples, what)["sample_id"]
+        gone = pc.is_in(rows["sample_id"], unlearned.combine_chunks())
+        return found.without(np.flatnonzero(gone).tolist())
 
     def _row(self, step: Step, outcome: Mapping[str, Any]) -> pa.Table:
         named = identity(step, self.study)
@@ -268,6 +306,19 @@ class Worker:
 def is_retrained(step: Step) -> bool:
     """Whether a cell's model was trained without its target, so that no steps are left to take."""
     return "without" in step.inputs["finetune"].about
+
+
+def has_nearest(method: ResolvedMethod) -> bool:
+    """Whether a method unlearns the samples nearest to its target with it."""
+    return method.enhanced is not None and method.enhanced.nearest > 0
+
+
+def left_out(learner: Learner, rows: pa.Table, step: Step) -> pa.Table:
+    """Which of these rows a training run leaves out: a target and those nearest to it, or none."""
+    if "without" not in step.about:
+        return rows.slice(0, 0)
+    target = selection.target_row(rows, step.about["without"])
+    return pa.concat_tables([target, learner.nearest(rows, target, step.about["nearest"])])
 
 
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:

@@ -59,17 +59,20 @@ class ResolvedMethod:
         """Scalar loss to minimise: a1 * target + a2 * mean over paraphrases + a3 * regulariser.
 
         Args:
-            parts: the terms of the target, then those of each paraphrase F(x_i) (enhanced only).
+            parts: the terms of the target and of the samples unlearned with it, then those of each
+                paraphrase F(x_i) (both enhanced only).
 
-        Source: paper Eq. 7; without enhancement a1 is 1 and there are no paraphrases.
+        Source: paper Eq. 7; without enhancement a1 is 1 and there are no paraphrases. With a set
+        T(x_i) of nearest samples the target's term is the mean over x_i and T(x_i).
         """
         assert self.method.forget is not None  # a method without steps has no loss
-        target, *paraphrases = [self.method.forget(terms, self.config) for terms in parts]
-        loss = target
+        found = [self.method.forget(terms, self.config) for terms in parts]
+        targets = len(found) - (self.enhanced.paraphrases if self.enhanced else 0)
+        loss = _mean(found[:targets])
         if self.enhanced:
-            loss = self.enhanced.target_weight * target
-            for paraphrase in paraphrases:
-                loss = loss + self.enhanced.paraphrase_weight / len(paraphrases) * paraphrase
+            loss = self.enhanced.target_weight * loss
+        if self.enhanced and self.enhanced.paraphrases:
+            loss = loss + self.enhanced.paraphrase_weight * _mean(found[targets:])
         retain = REGULARISERS[self.regulariser](parts[0])
         return loss if retain is None else loss + self.config.retain_weight * retain
 
@@ -82,6 +85,10 @@ class ResolvedMethod:
             "config": self.config.model_dump(mode="json"),
             "enhanced": self.enhanced and self.enhanced.model_dump(mode="json"),
         }
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return sum(values[1:], values[0]) / len(values)
 
 
 def resolve(choice: MethodChoice) -> ResolvedMethod:
@@ -103,8 +110,12 @@ def resolve(choice: MethodChoice) -> ResolvedMethod:
         raise UsageError(
             f"methods: {choice.name}: setting {setting!r}: {first['msg']}; known settings: {known}"
         ) from error
-    if choice.enhanced and method.forget is None:
-        raise UsageError(f"methods: {choice.name} takes no steps that could be enhanced")
+    enhanced = choice.enhanced
+    if enhanced and method.forget is None and (enhanced.gamma or enhanced.paraphrases):
+        raise UsageError(
+            f"methods: {choice.name} takes no steps, so enhanced.gamma and enhanced.paraphrases "
+            "must be 0"
+        )
     return ResolvedMethod(
         choice.name, choice.variant_name, method, regulariser, config, choice.enhanced
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +34,23 @@ class Fit:
     answer_tokens: int
     correct_tokens: int
     exact_rows: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came of a model state's answers."""
+
+    values: Mapping[str, np.ndarray]
+    """(N,) float64 a metric, in the order of the rows asked."""
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Further tables of the track by name, N rows each: what lies behind the numbers."""
+
+    def rows(self, low: int, high: int) -> Scored:
+        """The same of some of the rows."""
+        return Scored(
+            {metric: values[low:high] for metric, values in self.values.items()},
+            {name: rows[low:high] for name, rows in self.tables.items()},
+        )
 
 
 class Slots(Protocol):
@@ -78,6 +95,10 @@ class Learner(Protocol):
 
     def encode(self, samples: pa.Table) -> Examples:
         """Rows of a `samples` table as examples."""
+        ...
+
+    def nearest(self, samples: pa.Table, target: pa.Table, count: int) -> pa.Table:
+        """The `count` rows most similar to the target, itself not counted, most similar first."""
         ...
 
     def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
@@ -135,9 +156,8 @@ class Learner(Protocol):
         answers: Sequence[str],
         samples: pa.Table,
         slot_of_row: Sequence[int] | None = None,
-    ) -> Mapping[str, np.ndarray]:
-        """(N,) float64 per metric: the answers against the samples' true ones, and what the model
-        makes of the true ones."""
+    ) -> Scored:
+        """The answers against the samples' true ones, and what the model knows of those."""
         ...
 
 
@@ -148,6 +168,19 @@ class RetainBatches:
     examples: Any
     batches: Sequence[Sequence[int]]
     reference: Mapping[str, Tensor]
+    """Of batch i under str(i), (N, V) log-probabilities at its answer tokens, row after row."""
+
+    def without(self, gone: Collection[int]) -> RetainBatches:
+        """The same less some rows, and less the batches that have no others."""
+        batches: list[Sequence[int]] = []
+        reference: dict[str, Tensor] = {}
+        for number, batch in enumerate(self.batches):
+            stays = [row not in gone for row in batch]
+            if any(stays):
+                tokens = np.repeat(stays, self.examples.answer_sizes[list(batch)])
+                reference[str(len(batches))] = self.reference[str(number)][tokens]
+                batches.append([row for row, kept in zip(batch, stays, strict=True) if kept])
+        return RetainBatches(self.examples, batches, reference)
 
 
 @dataclass(frozen=True)

@@ -391,6 +391,6 @@ def test_a_row_left_out_changes_nothing_else_in_the_order(
     sizes = np.random.default_rng(1).integers(1, 9, 23)
     rows = Sizes(sizes, sizes)
     whole = global_batches(rows, batch_size, np.random.default_rng(seed))
-    found = global_batches(rows, batch_size, np.random.default_rng(seed), left_out)
+    found = global_batches(rows, batch_size, np.random.default_rng(seed), [left_out])
     expected = [[row for row in batch if row != left_out] for batch in whole]
     assert [batch.tolist() for batch in found] == [batch for batch in expected if batch]

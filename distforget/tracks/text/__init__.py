@@ -14,6 +14,9 @@ from distforget.tracks.text.sources import biographies, files
 if TYPE_CHECKING:
     from distforget.tracks.text.learner import TextLearner
 
+SMALL_MODELS = False
+"""Models are trained by a group of workers, not side by side in actors."""
+
 
 def read_rows(config: DatasetConfig) -> pa.Table | None:
     """All rows of a source that is read; None for one that makes its rows (see `make_rows`)."""
@@ -37,8 +40,14 @@ def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:
     return materialise(origin, folder)
 
 
-def open_learner(folder: Path, study: Study, model: ModelConfig, device: str) -> TextLearner:
-    """Load a model folder as a learner; with fresh adapters if the study asks for them."""
+def open_learner(
+    folder: Path, study: Study, model: ModelConfig, device: str, samples: pa.Table | None = None
+) -> TextLearner:
+    """Load a model folder as a learner; with fresh adapters if the study asks for them.
+
+    Args:
+        samples: the dataset, from which this track's models need nothing.
+    """
     import torch
 
     from distforget.tracks.text.adapters import Adapters

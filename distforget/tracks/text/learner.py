@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from rapidfuzz import fuzz, process
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from distforget import losses
 from distforget.study import VerifyConfig
-from distforget.tracks.base import Fit, Noise, RetainBatches, TermsOfStep
+from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
+from distforget.tracks.terms import LogitTermsOfCells
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
 from distforget.tracks.text.generation import generate
 from distforget.tracks.text.noise import added, draw
 from distforget.tracks.text.rouge import rouge_scores
-from distforget.tracks.text.terms import TextTermsOfCells
 
 if TYPE_CHECKING:
     from distforget.tracks.text.adapters import Adapters
@@ -47,6 +49,16 @@ class TextLearner:
     def encode(self, samples: pa.Table) -> TextExamples:
         """See `Learner.encode`."""
         return self.encoder.encode(samples)
+
+    def nearest(self, samples: pa.Table, target: pa.Table, count: int) -> pa.Table:
+        """See `Learner.nearest`: by the words that question and answer share with the target's."""
+        (wanted,) = _words(target)
+        found = process.extract(
+            wanted, _words(samples), scorer=fuzz.token_set_ratio, limit=count + 1
+        )
+        same = target["sample_id"][0].as_py()
+        rows = samples.take([place for _, _, place in found])
+        return rows.filter(pc.not_equal(rows["sample_id"], same)).slice(0, count)
 
     def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
         """See `Learner.random_answers`: random tokens that are not special, as text."""
@@ -111,7 +123,7 @@ class TextLearner:
         retain: RetainBatches | None,
         retaining: Collection[int],
         noises: Sequence[Noise | None],
-    ) -> TextTermsOfCells:
+    ) -> LogitTermsOfCells:
         """See `Learner.terms_of_cells`."""
 
         def forward(
@@ -125,7 +137,7 @@ class TextLearner:
             noise = draw(self.module, noise_of_row, sizes, step)
             return self.logits(self.encoder.batch(examples, rows), slot_of_row, noise)
 
-        return TextTermsOfCells(forward, forget, rows, retain, retaining, noises)
+        return LogitTermsOfCells(forward, forget, rows, retain, retaining, noises)
 
     @torch.no_grad()
     def reference(
@@ -168,7 +180,7 @@ class TextLearner:
         answers: Sequence[str],
         samples: pa.Table,
         slot_of_row: Sequence[int] | None = None,
-    ) -> Mapping[str, np.ndarray]:
+    ) -> Scored:
         """See `Learner.score`: ROUGE of the answers; probability and perplexity of the true ones.
 
         answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse.
@@ -179,7 +191,7 @@ class TextLearner:
             logprobs_N = self._mean_logprobs(samples, slot_of_row)
             found["answer_probability"] = np.exp(logprobs_N)
             found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
-        return {name: found[name] for name in self.verify.metrics}
+        return Scored({name: found[name] for name in self.verify.metrics})
 
     @torch.no_grad()
     def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:
@@ -195,3 +207,8 @@ class TextLearner:
         # A diverged model's NaN is as far from the answer as can be.
         means_N: np.ndarray = np.nan_to_num(found_N / examples.answer_sizes, nan=-np.inf)
         return means_N
+
+
+def _words(samples: pa.Table) -> list[str]:
+    pairs = zip(samples["question"].to_pylist(), samples["answer"].to_pylist(), strict=True)
+    return [f"{question} {answer}" for question, answer in pairs]

@@ -1,34 +1,38 @@
-"""What methods may ask of an unlearning step on text: terms of one cell, or of several at once."""
+"""What methods may ask of an unlearning step: terms of one cell, or of several at once.
+
+For every track whose model gives logits and labels: text has an answer of tokens, an image one of
+one token, its label.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from distforget import losses
 from distforget.tracks.base import Noise, RetainBatches
-from distforget.tracks.text.encoding import TextExamples
 
 Logits = tuple[Tensor, Tensor]
 """Logits (B, T, V) and labels (B, T)."""
 
 Forward = Callable[
-    [TextExamples, Sequence[int], Sequence[int], Sequence[Noise | None], int], Logits
+    [Any, Sequence[int], Sequence[int], Sequence[Noise | None], int], Logits
 ]
 """A forward pass over some rows of the examples, each with its slot and noise, at a step."""
 
 
-class TextTermsOfCells:
+class LogitTermsOfCells:
     """Gives each step its terms; keeps what all steps share."""
 
     def __init__(
         self,
         forward: Forward,
-        forget: TextExamples,
+        forget: Any,
         rows: Sequence[Sequence[int]],
         retain: RetainBatches | None,
         retaining: Collection[int],
@@ -41,16 +45,16 @@ class TextTermsOfCells:
         self.reference_logprobs_B: dict[int, Tensor] = {}
         """By row of the forget examples, each (1,)."""
 
-    def __call__(self, step: int, cells: Sequence[int]) -> list[list[TextTerms]]:
+    def __call__(self, step: int, cells: Sequence[int]) -> list[list[LogitTerms]]:
         """Fresh terms of step `step`: for each of these cells one for each row it forgets."""
         passes = Passes(self, step, cells)
-        return [[TextTerms(passes, cell, row) for row in self.rows[cell]] for cell in cells]
+        return [[LogitTerms(passes, cell, row) for row in self.rows[cell]] for cell in cells]
 
 
 class Passes:
     """A step's forward pass for the forget sets of its cells, and that for their retain batches."""
 
-    def __init__(self, shared: TextTermsOfCells, step: int, cells: Sequence[int]) -> None:
+    def __init__(self, shared: LogitTermsOfCells, step: int, cells: Sequence[int]) -> None:
         self.shared = shared
         self.step = step
         self.cells = cells
@@ -92,7 +96,7 @@ class Passes:
 
     def _forward(
         self,
-        examples: TextExamples,
+        examples: Any,
         rows_of: Mapping[int, Sequence[int]],
         noises: Sequence[Noise | None],
     ) -> Logits:
@@ -103,7 +107,7 @@ class Passes:
         return self.shared.forward(examples, rows, slot_of_row, noise_of_row, self.step)
 
 
-class TextTerms:
+class LogitTerms:
     """Implements `methods.base.Terms` for one row of a cell's forget set."""
 
     def __init__(self, passes: Passes, cell: int, row: int) -> None:

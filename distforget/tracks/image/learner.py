@@ -1,0 +1,231 @@
+"""An image classifier that can be taught, unlearned, attacked and scored (implements `Learner`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+from distforget import losses
+from distforget.image_config import ReconstructionConfig
+from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
+from distforget.tracks.image.dataset import labels_of, pixels_of
+from distforget.tracks.image.models import Classifier
+from distforget.tracks.image.reconstruction import reconstruct
+from distforget.tracks.image.ssim import Matches, best_matches, ssim_pairs
+from distforget.tracks.terms import LogitTermsOfCells
+
+
+@dataclass(frozen=True)
+class ImageExamples:
+    """Images as the model takes them, and their classes."""
+
+    images_NCHW: Tensor
+    """The mean image subtracted."""
+    labels_N: Tensor
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(N,) all alike."""
+        return np.ones(len(self.labels_N), np.int64)
+
+    @property
+    def answer_sizes(self) -> np.ndarray:
+        """(N,) one: the class is an answer of one token."""
+        return self.sizes
+
+
+class ImageLearner:
+    """A classifier, the dataset it belongs to and the attack that verifies what it holds."""
+
+    slots = None
+
+    def __init__(
+        self,
+        module: Classifier,
+        samples: pa.Table,
+        attack: ReconstructionConfig,
+        attack_seed: int,
+    ) -> None:
+        """A learner whose attacks draw with `attack_seed`, whatever the model's weights are.
+
+        Args:
+            samples: the whole dataset; the mean image is that of its rows that may be trained on.
+        """
+        self.module = module
+        self.attack = attack
+        self.attack_seed = attack_seed
+        role = samples["role"]
+        self.unseen = samples.filter(pc.equal(role, "unseen"))
+        self.others = samples.filter(pc.equal(role, "other"))
+        trained = samples.filter(
+            pc.and_(pc.not_equal(role, "unseen"), pc.is_null(samples["fill_rank"]))
+        )
+        self.samples_trained = len(trained)
+        self.mean_CHW = pixels_of(trained).mean(0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.module.parameters()).device
+
+    def encode(self, samples: pa.Table) -> ImageExamples:
+        """See `Learner.encode`."""
+        images_NCHW = (pixels_of(samples) - self.mean_CHW).to(next(self.module.parameters()))
+        return ImageExamples(images_NCHW, labels_of(samples).to(self.device))
+
+    def logits(self, examples: ImageExamples, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits (B, 2, K) and labels (B, 2): what is predicted before an answer of one token."""
+        chosen = list(rows)
+        logits_BK = self.module(examples.images_NCHW[chosen])
+        labels_B = examples.labels_N[chosen]
+        labels_B2 = torch.stack([torch.full_like(labels_B, losses.IGNORED), labels_B], 1)
+        return logits_BK[:, None].expand(-1, 2, -1), labels_B2
+
+    def fit(self, examples: ImageExamples, rows: Sequence[int]) -> Fit:
+        """See `Learner.fit`."""
+        logits_B2K, labels_B2 = self.logits(examples, rows)
+        right = int((logits_B2K[:, 0].detach().argmax(-1) == labels_B2[:, 1]).sum())
+        return Fit(losses.answer_nll(logits_B2K, labels_B2) * len(rows), len(rows), right, right)
+
+    def terms(
+        self, forget: ImageExamples, retain: RetainBatches | None, noise: Noise | None = None
+    ) -> TermsOfStep:
+        """See `Learner.terms`."""
+        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0], [noise])
+        return lambda step: terms_of(step, [0])[0]
+
+    def terms_of_cells(
+        self,
+        forget: ImageExamples,
+        rows: Sequence[Sequence[int]],
+        retain: RetainBatches | None,
+        retaining: Collection[int],
+        noises: Sequence[Noise | None],
+    ) -> LogitTermsOfCells:
+        """See `Learner.terms_of_cells`; there is no noise on images."""
+        return LogitTermsOfCells(
+            lambda examples, rows, slots, noise, step: self.logits(examples, rows),
+            forget, rows, retain, retaining, noises,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def reference(
+        self, retain: ImageExamples, batches: Sequence[Sequence[int]]
+    ) -> dict[str, Tensor]:
+        """Per batch, (N, K) float32 log-probabilities of the classes."""
+        return {
+            str(index): losses.answer_token_distributions(*self.logits(retain, rows)).cpu()
+            for index, rows in enumerate(batches)
+        }
+
+    def nearest(self, samples: pa.Table, target: pa.Table, count: int) -> pa.Table:
+        """See `Learner.nearest`: by SSIM."""
+        (ssim_N,) = ssim_pairs(pixels_of(target), pixels_of(samples))
+        order = ssim_N.argsort(descending=True, stable=True).tolist()
+        same = target["sample_id"][0].as_py()
+        rows = samples.take(order[: count + 1])
+        return rows.filter(pc.not_equal(rows["sample_id"], same)).slice(0, count)
+
+    def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
+        """See `Learner.random_answers`: another class, all others alike likely."""
+        classes = self.module.config.classes
+        shifts = draw.integers(1, classes, len(samples))
+        return [
+            str((int(label) + int(shift)) % classes)
+            for label, shift in zip(labels_of(samples), shifts, strict=True)
+        ]
+
+    @torch.no_grad()
+    def ask(
+        self,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+        drafts: Sequence[str] | None = None,
+    ) -> tuple[list[str], list[int]]:
+        """See `Learner.ask`: the most likely class; drafts are of no use."""
+        classes_N = self.module(self.encode(samples).images_NCHW).argmax(-1)
+        return [str(int(label)) for label in classes_N], [1] * len(samples)
+
+    def score(
+        self,
+        answers: Sequence[str],
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+    ) -> Scored:
+        """See `Learner.score`: the attack on the weights, and what it finds of each sample.
+
+        ssim is that of the best reconstruction with the sample; ssim_null the mean of what the same
+        reconstructions reach with never-trained samples of its class, ssim_contrast the difference;
+        p_value the share of those that reach as much, itself counted; ssim_lookalike what the best
+        of the real other samples reaches; label_probability p(class|image).
+        """
+        candidates_NCHW = self._attacked()
+        found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
+        null_M = best_matches(candidates_NCHW, pixels_of(self.unseen), self.mean_CHW).ssim_M
+        same_NM = labels_of(samples)[:, None] == labels_of(self.unseen)[None]
+        count_N = same_NM.sum(1).clamp(min=1)
+        null_N = (same_NM * null_M).sum(1) / count_N
+        as_much_N = (same_NM & (null_M[None] >= found.ssim_M[:, None])).sum(1)
+        values = {
+            "ssim": found.ssim_M,
+            "ssim_null": null_N,
+            "ssim_contrast": found.ssim_M - null_N,
+            "p_value": (1 + as_much_N) / (1 + same_NM.sum(1)),
+            "ssim_lookalike": self._lookalikes(samples),
+            "label_probability": self._label_probabilities(samples),
+        }
+        pictures = self._pictures(candidates_NCHW, found)
+        return Scored(
+            {name: value.double().cpu().numpy() for name, value in values.items()},
+            {"reconstructions": pictures},
+        )
+
+    def _attacked(self) -> Tensor:
+        """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
+        generator = torch.Generator(self.device).manual_seed(self.attack_seed)
+        count = round(self.attack.candidates_per_sample * self.samples_trained)
+        images_NCHW, _, _ = reconstruct(self.module, count, self.attack, generator)
+        return images_NCHW.detach().cpu().double() + self.mean_CHW
+
+    def _lookalikes(self, samples: pa.Table) -> Tensor:
+        """SSIM with the best of the real other samples, fitted as candidates are."""
+        best_N = torch.zeros(len(samples), dtype=torch.float64)
+        ids = self.others["sample_id"]
+        for row, sample in enumerate(samples["sample_id"].to_pylist()):
+            pool = self._other_pixels[np.flatnonzero(pc.not_equal(ids, sample).to_numpy())]
+            original = pixels_of(samples.slice(row, 1))
+            best_N[row] = best_matches(pool, original, self.mean_CHW).ssim_M[0]
+        return best_N
+
+    @cached_property
+    def _other_pixels(self) -> Tensor:
+        return pixels_of(self.others)
+
+    @torch.no_grad()
+    def _label_probabilities(self, samples: pa.Table) -> Tensor:
+        examples = self.encode(samples)
+        logprobs_NK = log_softmax(self.module(examples.images_NCHW).double(), -1)
+        return logprobs_NK.gather(1, examples.labels_N[:, None])[:, 0].exp()
+
+    def _pictures(self, candidates_NCHW: Tensor, found: Matches) -> list[dict[str, object]]:
+        """Rows of `reconstructions`: the best match of each sample, as 8-bit pixels."""
+        rows: list[dict[str, object]] = []
+        for index, scale, ssim in zip(found.index_M, found.scale_M, found.ssim_M, strict=True):
+            image_CHW = self.mean_CHW + scale * (candidates_NCHW[index] - self.mean_CHW)
+            pixels_HWC = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            height, width, channels = pixels_HWC.shape
+            rows.append(
+                {
+                    "candidate": int(index), "ssim": float(ssim), "height": height,
+                    "width": width, "channels": channels, "pixels": pixels_HWC.tobytes(),
+                }
+            )  # fmt: skip
+        return rows
