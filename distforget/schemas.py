@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from distforget.study import NAME_PATTERN, Frozen, UsageError
+from distforget.frozen import NAME_PATTERN, Frozen
+from distforget.study import UsageError
 
 TYPES = {
     "string": pa.string(),

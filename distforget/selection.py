@@ -10,15 +10,30 @@ import pyarrow.compute as pc
 
 from distforget.study import Study, UsageError, rng
 
+NEVER_TRAINED = ("paraphrase", "unseen")
+"""Roles that no dose trains on."""
+
 
 def training_rows(samples: pa.Table, dose: int) -> pa.Table:
-    """All but paraphrases and the similar samples of a rank above `dose`, in dataset order."""
-    return samples.filter(
-        pc.and_(
-            pc.not_equal(samples["role"], "paraphrase"),
-            pc.less_equal(pc.fill_null(samples["similar_rank"], 0), dose),
-        )
+    """What a dose trains on, in dataset order, out of the whole dataset.
+
+    Left out are paraphrases, unseen rows, and similar samples of a rank above `dose`. A row with a
+    fill_rank takes the place of a similar sample: it is in where at least fill_rank of them are
+    left out.
+    """
+    ranks = pc.fill_null(samples["similar_rank"], 0)
+    left_out = max((pc.max(ranks).as_py() or 0) - dose, 0)
+    in_dose = pc.and_(
+        pc.less_equal(ranks, dose),
+        pc.less_equal(pc.fill_null(samples["fill_rank"], 0), left_out),
     )
+    never = pc.is_in(samples["role"], pa.array(NEVER_TRAINED))
+    return samples.filter(pc.and_(in_dose, pc.invert(never)))
+
+
+def _steady_others(samples: pa.Table) -> pa.ChunkedArray:
+    """Whether each row is an other sample that every dose trains on."""
+    return pc.and_(pc.equal(samples["role"], "other"), pc.is_null(samples["fill_rank"]))
 
 
 def target_row(samples: pa.Table, target: int) -> pa.Table:
@@ -57,7 +72,7 @@ def placebo_row(
         ]
     )
     free = samples.filter(
-        pc.and_(pc.equal(samples["role"], "other"), pc.invert(pc.is_in(samples["sample_id"], busy)))
+        pc.and_(_steady_others(samples), pc.invert(pc.is_in(samples["sample_id"], busy)))
     )
     if not len(free):
         raise UsageError(
@@ -101,7 +116,7 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
         ),
         pc.not_equal(role, "paraphrase"),
     )
-    others = np.flatnonzero(pc.equal(role, "other").to_numpy())
+    others = np.flatnonzero(_steady_others(samples).to_numpy())
     draw = rng(study.seed, "asked others")
     chosen = np.sort(draw.permutation(others)[: study.verify.others])
     mask = mine.to_numpy().astype(bool)

@@ -23,8 +23,9 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from distforget import disk, schemas
+from distforget.frozen import NAME_PATTERN, Frozen
 from distforget.provenance import facts, is_alive, machine
-from distforget.study import NAME_PATTERN, Frozen, UsageError
+from distforget.study import UsageError
 
 
 class StoreError(Exception):

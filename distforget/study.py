@@ -13,7 +13,10 @@ from typing import Annotated, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from distforget.dataset_config import DatasetConfig, Track, check_track, image_defaults
+from distforget.frozen import NAME_PATTERN, Frozen, Name
 
 PLACEBO = "placebo"
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
@@ -21,46 +24,9 @@ PLACEBO = "placebo"
 Scalar = bool | int | float | str
 Dose = Annotated[int, Field(ge=0)] | Literal["all"]
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-
 
 class UsageError(Exception):
     """The user's input is wrong: the message names file, field and fix (exit code 2)."""
-
-
-class Frozen(BaseModel):
-    """Base of all configuration: immutable, no unknown keys, no NaN or infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DatasetConfig(Frozen):
-    """A similarity-entailed dataset (paper section 3): targets, their similar samples, others."""
-
-    name: Name = "biographies"
-    source: Literal["biographies", "file", "hub"] = "biographies"
-    path: str = Field("", description="file path (source: file) or datasets hub id (source: hub)")
-    split: str = Field("train", description="split of a hub dataset")
-    targets: int = Field(50, ge=1, description="number of targets x_i in the data")
-    similar_per_target: int = Field(50, ge=0, description="similar samples S(x_i) of each target")
-    others: int = Field(
-        2450, ge=0, description="other samples; 0 trains on targets and similar only"
-    )
-    neighbours_per_target: int = Field(
-        0, ge=0, description="trained samples closest to a target in kind, not in fact: must stay"
-    )
-    paraphrases_per_target: int = Field(
-        0, ge=0, description="restatements F(x_i) for enhanced unlearning, never trained on"
-    )
-
-    @model_validator(mode="after")
-    def _path_matches_source(self) -> DatasetConfig:
-        if (self.source == "biographies") != (self.path == ""):
-            raise ValueError(
-                "path is needed by source 'file' and 'hub' and must be empty for 'biographies'"
-            )
-        return self
 
 
 class PromptConfig(Frozen):
@@ -216,7 +182,7 @@ class Study(Frozen):
     """One question put to data, models and methods. Hashed into content keys, field by field."""
 
     name: Name
-    track: Literal["text"] = "text"
+    track: Track = "text"
     seed: int = Field(0, ge=0, description="root of all random draws")
     seeds: int = Field(1, ge=1, description="repetitions of training and unlearning")
     dataset: DatasetConfig = DatasetConfig()
@@ -240,8 +206,18 @@ class Study(Frozen):
     unlearn: UnlearnConfig = UnlearnConfig()
     verify: VerifyConfig = VerifyConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _images_have_defaults_of_their_own(cls, value: object) -> object:
+        if isinstance(value, dict) and value.get("track") == "image":
+            dataset = value.get("dataset", {})
+            if isinstance(dataset, dict):
+                return {**value, "dataset": image_defaults(dataset)}
+        return value
+
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Study:
+        check_track(self.dataset, self.track)
         if self.unlearn_targets > self.dataset.targets:
             raise ValueError(
                 f"unlearn_targets is {self.unlearn_targets}, but dataset.targets is "
@@ -290,7 +266,7 @@ class Study(Frozen):
             doubled = sorted({n for n in names if names.count(n) > 1})
             if doubled:
                 raise ValueError(f"{kind} names {doubled[0]!r} twice; each may appear once")
-        if 0 in self.dose_numbers() and not self.dataset.others:
+        if self.track == "text" and 0 in self.dose_numbers() and not self.dataset.others:
             raise ValueError(
                 "dose 0 with dataset.others 0 leaves no sample to retain; raise dataset.others or "
                 "leave dose 0 out of doses"

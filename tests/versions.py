@@ -24,7 +24,10 @@ ENCODING = (
 SCORING = ("cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", *ENCODING)
 
 STAGE_FILES = {
-    "dataset": ("engine/data.py", "tracks/text/sources"),
+    "dataset": (
+        "engine/data.py", "tracks/rows.py", "tracks/hub.py", "tracks/text/sources",
+        "tracks/image/sources", "tracks/image/dataset.py", "similarity",
+    ),
     "model": ("engine/models.py", "tracks/text/models.py"),
     "finetune": (
         "engine/finetune.py", "engine/deepspeed.py", "training.py", "selection.py", *ENCODING,

@@ -34,7 +34,7 @@ def build_dataset(
         UsageError: a row of the source is bad, or there are too few.
     """
     source = track(study.track)
-    table = source.read_rows(study.dataset)
+    table = source.read_rows(study.dataset, study.seed)
     total = source.total_rows(study.dataset) if table is None else len(table)
     if total == 0:
         raise UsageError("dataset: it has no rows; raise dataset.targets or dataset.others")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
-from distforget.study import Frozen
+from distforget.frozen import Frozen
 
 if TYPE_CHECKING:
     from torch import Tensor

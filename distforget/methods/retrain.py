@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from distforget.frozen import Frozen
 from distforget.methods.base import Method
-from distforget.study import Frozen
 
 
 class RetrainConfig(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-TRACKS = {"text": "distforget.tracks.text"}
+TRACKS = {"text": "distforget.tracks.text", "image": "distforget.tracks.image"}
 
 
 def track(name: str) -> ModuleType:

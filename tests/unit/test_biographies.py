@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distforget.study import DatasetConfig, UsageError
+from distforget.dataset_config import DatasetConfig
+from distforget.study import UsageError
 from distforget.tracks.text.sources import biographies
 
 # What a canonical answer looks like, written here a second time: name, then both parts of the fact.

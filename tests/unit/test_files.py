@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distforget import schemas
-from distforget.study import DatasetConfig, UsageError
+from distforget.dataset_config import DatasetConfig
+from distforget.study import UsageError
 from distforget.tracks.text.sources import files
 
 Columns = ("question", "answer", "role", "target_id")
@@ -286,7 +287,8 @@ def test_too_few_rows_name_the_setting(
 
 HUB = """
 import json, sys
-from distforget.study import DatasetConfig, UsageError
+from distforget.dataset_config import DatasetConfig
+from distforget.study import UsageError
 from distforget.tracks.text.sources import files
 sizes = dict(targets=2, similar_per_target=2, others=1)
 found = files.read(DatasetConfig(source="hub", path=sys.argv[1], split="train", **sizes))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distforget"
 
 FLOORS = (
-    ("distforget.study",),
+    ("distforget.frozen", "distforget.dataset_config", "distforget.study"),
     (
         "distforget.methods",
         "distforget.losses",
@@ -21,7 +21,7 @@ FLOORS = (
         "distforget.schemas",
         "distforget.provenance",
     ),
-    ("distforget.tracks", "distforget.selection", "distforget.training"),
+    ("distforget.tracks", "distforget.similarity", "distforget.selection", "distforget.training"),
     ("distforget.plan", "distforget.analysis", "distforget.cell", "distforget.cell_batch"),
     ("distforget.engine",),
     ("distforget.report", "distforget.query"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distforget.study import DatasetConfig, ModelConfig, Study, generator_seed
+from distforget.dataset_config import DatasetConfig
+from distforget.study import ModelConfig, Study, generator_seed
 from distforget.tracks.text.sources import biographies, files
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ SMALL_MODELS = False
 """Models are trained by a group of workers, not side by side in actors."""
 
 
-def read_rows(config: DatasetConfig) -> pa.Table | None:
+def read_rows(config: DatasetConfig, seed: int) -> pa.Table | None:
     """All rows of a source that is read; None for one that makes its rows (see `make_rows`)."""
     return None if config.source == "biographies" else files.read(config)
 

@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from distforget.study import DatasetConfig, UsageError, generator_seed, rng
+from distforget.dataset_config import DatasetConfig
+from distforget.study import UsageError, generator_seed, rng
+from distforget.tracks.rows import to_table
 from distforget.tracks.text.sources import people
 from distforget.tracks.text.sources.restatements import (
     ATTRIBUTES,
@@ -25,7 +27,6 @@ from distforget.tracks.text.sources.restatements import (
     answer_forms,
     question_forms,
 )
-from distforget.tracks.text.sources.rows import to_table
 
 KIND_ORDER = ("plain", "bare", "close", "lead", "plain", "both", "bare", "plain", "lead", "close")
 """Kinds of similar samples 1 to 10, then again: every dose sees short and long answers."""

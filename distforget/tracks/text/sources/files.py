@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rapidfuzz import fuzz, process
 
-from distforget.study import DatasetConfig, UsageError
-from distforget.tracks.text.sources.rows import to_table
+from distforget.dataset_config import DatasetConfig
+from distforget.study import UsageError
+from distforget.tracks import hub
+from distforget.tracks.rows import to_table
 
 REQUIRED = ("question", "answer")
 ROLES = ("target", "similar", "paraphrase", "neighbour", "other")
@@ -53,7 +55,7 @@ def read(config: DatasetConfig) -> pa.Table:
     """
     if config.source == "hub":
         columns, rows = _hub_rows(config.path, config.split)
-        where = f"{config.path} (split {config.split})"
+        where = hub.name(config.path, config.split)
     else:
         columns, rows = _file_rows(Path(config.path).expanduser())
         where = config.path
@@ -375,19 +377,7 @@ def _undecodable(batch: pa.RecordBatch, rows_before: int) -> str:
 
 
 def _hub_rows(path: str, split: str) -> tuple[list[str], Iterator[Row]]:
-    import datasets
-
-    where = f"{path} (split {split})"
-    try:
-        data = datasets.load_dataset(path, split=split)
-    except Exception as error:
-        # The library raises whatever its transport raises; each means that there is no data.
-        text = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{where}: cannot be loaded from the hub ({type(error).__name__}: {text}); check "
-            f"dataset.path and dataset.split, set HF_ENDPOINT to a reachable mirror, set "
-            f"HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use source: file"
-        ) from error
-    columns = list(data.column_names)
+    data = hub.load(path, split, "source: file")
+    where = hub.name(path, split)
     rows = ((f"{where}: row {number}", row) for number, row in enumerate(data, 1))
-    return columns, rows
+    return list(data.column_names), rows

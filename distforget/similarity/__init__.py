@@ -1,0 +1,1 @@
+"""Making similar samples; knows pixels and no dataset."""

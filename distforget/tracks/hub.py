@@ -1,0 +1,35 @@
+"""Loads a dataset of the Hugging Face hub; leaves what is in it to the tracks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from distforget.study import UsageError
+
+
+def load(path: str, split: str, instead: str) -> Any:
+    """A `datasets.Dataset`.
+
+    Args:
+        instead: the source to use where there is no hub, for the message.
+
+    Raises:
+        UsageError: it cannot be loaded; says what to set.
+    """
+    import datasets
+
+    try:
+        return datasets.load_dataset(path, split=split)
+    except Exception as error:
+        # The library raises whatever its transport raises; each means that there is no data.
+        text = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{name(path, split)}: cannot be loaded from the hub ({type(error).__name__}: {text}); "
+            f"check dataset.path and dataset.split, set HF_ENDPOINT to a reachable mirror, set "
+            f"HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use {instead}"
+        ) from error
+
+
+def name(path: str, split: str) -> str:
+    """What messages call a dataset of the hub."""
+    return f"{path} (split {split})"
