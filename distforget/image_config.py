@@ -1,10 +1,20 @@
-"""What an image study says beside what every study does: training, attack, what is unlearned with."""
+"""What an image study says beside what every study does: training and attack."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from distforget.frozen import Frozen
+
+IMAGE_METRICS = (
+    "ssim",
+    "ssim_null",
+    "ssim_contrast",
+    "ssim_lookalike",
+    "p_value",
+    "label_probability",
+)
+"""Scores of a sample in a model state; `tracks.image.learner` says what they are."""
 
 
 class FitConfig(Frozen):

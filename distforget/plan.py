@@ -67,7 +67,9 @@ class Step:
         if self.stage == "cell":
             return f"cell {cell_name(self)}"
         words = {"without": "without ", "nearest": "nearest "}
-        shown = {name: value for name, value in self.about.items() if (name, value) != ("nearest", 0)}
+        shown = {
+            name: value for name, value in self.about.items() if (name, value) != ("nearest", 0)
+        }
         parts = [f"{words.get(name, '')}{value}" for name, value in shown.items()]
         return f"{self.stage} {'/'.join(parts)}".strip()
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from distforget.dataset_config import DatasetConfig, Track, check_track, image_defaults
 from distforget.frozen import NAME_PATTERN, Frozen, Name
+from distforget.image_config import IMAGE_METRICS, ImageConfig
 
 PLACEBO = "placebo"
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
@@ -114,7 +115,7 @@ class VerifyConfig(Frozen):
     @model_validator(mode="after")
     def _metric_is_written(self) -> VerifyConfig:
         known = {f"rouge{n}_{part}" for n in "12L" for part in ("precision", "recall", "fmeasure")}
-        known |= {"answer_probability", "answer_perplexity"}
+        known |= {"answer_probability", "answer_perplexity", *IMAGE_METRICS}
         unknown = sorted({self.metric, *self.metrics} - known)
         if unknown:
             raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(sorted(known))}")
@@ -137,6 +138,9 @@ class EnhancedConfig(Frozen):
         -1, ge=-1, description="0: the embeddings; l: the output of layer l; -1: the middle layer"
     )
     paraphrases: int = Field(4, ge=0, description="m, how many paraphrases F(x_i) are unlearned")
+    nearest: int = Field(
+        0, ge=0, description="k, trained samples most similar to the target unlearned with it (E6)"
+    )
     target_weight: float = Field(1.0, ge=0, description="a1")
     paraphrase_weight: float = Field(1.0, ge=0, description="a2")
 
@@ -205,19 +209,34 @@ class Study(Frozen):
     finetune: FinetuneConfig = FinetuneConfig()
     unlearn: UnlearnConfig = UnlearnConfig()
     verify: VerifyConfig = VerifyConfig()
+    image: ImageConfig | None = Field(None, description="images: training and attack")
 
     @model_validator(mode="before")
     @classmethod
     def _images_have_defaults_of_their_own(cls, value: object) -> object:
         if isinstance(value, dict) and value.get("track") == "image":
-            dataset = value.get("dataset", {})
-            if isinstance(dataset, dict):
-                return {**value, "dataset": image_defaults(dataset)}
+            dataset, verify = value.get("dataset", {}), value.get("verify", {})
+            if isinstance(dataset, dict) and isinstance(verify, dict):
+                return {
+                    "image": {},
+                    **value,
+                    "dataset": image_defaults(dataset),
+                    "verify": {"metric": "ssim", "metrics": IMAGE_METRICS, **verify},
+                }
         return value
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Study:
         check_track(self.dataset, self.track)
+        if (self.track == "image") != (self.image is not None):
+            raise ValueError("image belongs to track 'image', and to it alone; delete one of them")
+        for method in self.methods:
+            enhanced = method.enhanced
+            if self.image and enhanced and (enhanced.gamma or enhanced.paraphrases):
+                raise ValueError(
+                    f"methods: {method.name}: enhanced.gamma and enhanced.paraphrases are for text; "
+                    "set both to 0 and enhanced.nearest above it"
+                )
         if self.unlearn_targets > self.dataset.targets:
             raise ValueError(
                 f"unlearn_targets is {self.unlearn_targets}, but dataset.targets is "

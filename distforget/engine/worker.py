@@ -184,9 +184,7 @@ class Worker:
         about = {name: step.about.get(name) for name in TRAINED}
         rows = selection.training_rows(self.samples, about["dose"])
         rows = selection.without(rows, left_out(self.learner, rows, step))
-        fitted, history = track(self.study.track).fit(
-            self.learner, rows, self.study, about["seed"]
-        )
+        fitted, history = track(self.study.track).fit(self.learner, rows, self.study, about["seed"])
         table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
 
         def fill(folder: Path) -> None:

@@ -20,9 +20,7 @@ from distforget.tracks.base import Noise, RetainBatches
 Logits = tuple[Tensor, Tensor]
 """Logits (B, T, V) and labels (B, T)."""
 
-Forward = Callable[
-    [Any, Sequence[int], Sequence[int], Sequence[Noise | None], int], Logits
-]
+Forward = Callable[[Any, Sequence[int], Sequence[int], Sequence[Noise | None], int], Logits]
 """A forward pass over some rows of the examples, each with its slot and noise, at a step."""
 
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import pyarrow as pa
 
 from distforget.dataset_config import DatasetConfig
+from distforget.study import ModelConfig, Study, generator_seed
 from distforget.tracks.image import dataset
 from distforget.tracks.image.sources import digits, folder, hub_images, npz, torchvision_sets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distforget.tracks.image.learner import ImageLearner
+    from distforget.tracks.image.models import Classifier, CNNConfig, MLPConfig
+    from distforget.training import Epoch
+
+SMALL_MODELS = True
+"""Models are trained side by side in actors."""
+
+ARCHITECTURE = "architecture.json"
 
 SOURCES = {
     "digits": digits.read,
@@ -20,3 +39,91 @@ SOURCES = {
 def read_rows(config: DatasetConfig, seed: int) -> pa.Table:
     """All rows: which images are drawn depends on all of them, so every source is read."""
     return dataset.build(SOURCES[config.source](config), config, seed)
+
+
+def materialise_model(origin: Mapping[str, Any], place: Path) -> Path:
+    """Write down a classifier's architecture; its weights are drawn where it is trained."""
+    (place / ARCHITECTURE).write_text(json.dumps(origin))
+    return place
+
+
+def open_learner(
+    place: Path, study: Study, model: ModelConfig, device: str, samples: pa.Table
+) -> ImageLearner:
+    """A classifier for these samples, not trained yet, as a learner."""
+    from distforget.tracks.image.learner import ImageLearner
+
+    origin = json.loads((place / ARCHITECTURE).read_text())
+    first = samples.slice(0, 1).to_pylist()[0]
+    shape = (first["channels"], first["height"], first["width"])
+    classes = int(dataset.labels_of(samples).max()) + 1
+    assert study.image is not None
+    return ImageLearner(
+        _fresh(_config(origin, shape, classes), study, 0, device),
+        samples,
+        study.image.attack,
+        generator_seed(study.seed, "attack"),
+    )
+
+
+def fit(
+    learner: ImageLearner, rows: pa.Table, study: Study, repetition: int
+) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """Train a fresh model of the learner's architecture on these rows; its weights and its curve.
+
+    Fresh weights depend on study seed and repetition alone: doses, and retrained models, start alike.
+    """
+    from distforget.tracks.image.fitting import Labelled
+    from distforget.tracks.image.fitting import fit as train
+    from distforget.training import Epoch
+
+    assert study.image is not None
+    began = time.monotonic()
+    model = _fresh(learner.module.config, study, repetition, str(learner.device))
+    examples = learner.encode(rows)
+    held_out = learner.encode(learner.unseen) if len(learner.unseen) else None
+    curve = train(
+        model,
+        Labelled(examples.images_NCHW, examples.labels_N),
+        study.image.fit,
+        held_out and Labelled(held_out.images_NCHW, held_out.labels_N),
+    )
+    seconds = time.monotonic() - began
+    last = curve[-1].step
+    history = [
+        Epoch(
+            epoch=point.step,
+            step=point.step,
+            loss=point.loss,
+            token_accuracy=point.accuracy,
+            exact_rate=point.accuracy,
+            tokens=point.step * len(rows),
+            seconds=seconds * point.step / last,
+            stopped="max_epochs" if point.step == last else None,
+            kkt_residual=point.kkt_residual,
+            held_out_accuracy=point.held_out_accuracy,
+        )
+        for point in curve
+    ]
+    return {name: p.detach() for name, p in model.named_parameters()}, history
+
+
+def _config(
+    origin: Mapping[str, Any], shape: tuple[int, int, int], classes: int
+) -> MLPConfig | CNNConfig:
+    from distforget.tracks.image.models import CNNConfig, MLPConfig
+
+    layers = tuple(origin["layers"])
+    if origin["kind"] == "mlp":
+        return MLPConfig(image_shape=shape, classes=classes, bias=origin["bias"], hidden=layers)
+    return CNNConfig(image_shape=shape, classes=classes, bias=origin["bias"], channels=layers)
+
+
+def _fresh(config: MLPConfig | CNNConfig, study: Study, repetition: int, device: str) -> Classifier:
+    import torch
+
+    from distforget.tracks.image.models import build
+
+    seed = generator_seed(study.seed, "fresh weights", repetition)
+    model = build(config, torch.Generator().manual_seed(seed))
+    return model.to(device=device, dtype=getattr(torch, study.dtype))

@@ -13,14 +13,24 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from distforget import losses
+from distforget import losses, selection
 from distforget.image_config import ReconstructionConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
-from distforget.tracks.image.dataset import labels_of, pixels_of
+from distforget.tracks.image import dataset
 from distforget.tracks.image.models import Classifier
 from distforget.tracks.image.reconstruction import reconstruct
 from distforget.tracks.image.ssim import Matches, best_matches, ssim_pairs
 from distforget.tracks.terms import LogitTermsOfCells
+
+
+def pixels_of(samples: pa.Table) -> Tensor:
+    """(N, C, H, W) float32, 0 to 1."""
+    return torch.from_numpy(dataset.pixels_of(samples))
+
+
+def labels_of(samples: pa.Table) -> Tensor:
+    """(N,) classes."""
+    return torch.from_numpy(dataset.labels_of(samples))
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,9 @@ class ImageLearner:
         self.module = module
         self.attack = attack
         self.attack_seed = attack_seed
-        role = samples["role"]
-        self.unseen = samples.filter(pc.equal(role, "unseen"))
-        self.others = samples.filter(pc.equal(role, "other"))
-        trained = samples.filter(
-            pc.and_(pc.not_equal(role, "unseen"), pc.is_null(samples["fill_rank"]))
-        )
+        self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
+        self.others = samples.filter(pc.equal(samples["role"], "other"))
+        trained = selection.training_rows(samples, len(samples))
         self.samples_trained = len(trained)
         self.mean_CHW = pixels_of(trained).mean(0)
 
