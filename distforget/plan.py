@@ -67,10 +67,8 @@ class Step:
         if self.stage == "cell":
             return f"cell {cell_name(self)}"
         words = {"without": "without ", "nearest": "nearest "}
-        shown = {
-            name: value for name, value in self.about.items() if (name, value) != ("nearest", 0)
-        }
-        parts = [f"{words.get(name, '')}{value}" for name, value in shown.items()]
+        shown = [(k, v) for k, v in self.about.items() if (k, v) != ("nearest", 0)]
+        parts = [f"{words.get(name, '')}{value}" for name, value in shown]
         return f"{self.stage} {'/'.join(parts)}".strip()
 
 
@@ -230,7 +228,7 @@ def _architecture(model: ModelConfig) -> dict[str, Any]:
     if found is None:
         raise UsageError(
             f"models.{model.name}.path: {model.path!r} is no classifier; write mlp:256,256 (widths "
-            "of the hidden layers) or cnn:32,64 (channels), and :all or :none behind it for the bias"
+            "of the hidden layers) or cnn:32,64 (channels), and behind it :all or :none (bias)"
         )
     kind, layers, bias = found.groups()
     return {"kind": kind, "layers": [int(n) for n in layers.split(",")], "bias": bias or "first"}

@@ -234,8 +234,8 @@ class Study(Frozen):
             enhanced = method.enhanced
             if self.image and enhanced and (enhanced.gamma or enhanced.paraphrases):
                 raise ValueError(
-                    f"methods: {method.name}: enhanced.gamma and enhanced.paraphrases are for text; "
-                    "set both to 0 and enhanced.nearest above it"
+                    f"methods: {method.name}: enhanced.gamma and enhanced.paraphrases are for "
+                    "text; set both to 0 and enhanced.nearest above it"
                 )
         if self.unlearn_targets > self.dataset.targets:
             raise ValueError(

@@ -182,7 +182,7 @@ class Worker:
     def _fit(self, step: Step) -> Callable[[Path], None]:
         """Of tracks with small models."""
         about = {name: step.about.get(name) for name in TRAINED}
-        rows = selection.training_rows(self.samples, about["dose"])
+        rows = selection.training_rows(self.samples, step.about["dose"])
         rows = selection.without(rows, left_out(self.learner, rows, step))
         fitted, history = track(self.study.track).fit(self.learner, rows, self.study, about["seed"])
         table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])

@@ -71,7 +71,7 @@ def fit(
 ) -> tuple[dict[str, Tensor], list[Epoch]]:
     """Train a fresh model of the learner's architecture on these rows; its weights and its curve.
 
-    Fresh weights depend on study seed and repetition alone: doses, and retrained models, start alike.
+    Fresh weights depend on study seed and repetition alone: doses and retrained models start alike.
     """
     from distforget.tracks.image.fitting import Labelled
     from distforget.tracks.image.fitting import fit as train
@@ -86,7 +86,7 @@ def fit(
         model,
         Labelled(examples.images_NCHW, examples.labels_N),
         study.image.fit,
-        held_out and Labelled(held_out.images_NCHW, held_out.labels_N),
+        Labelled(held_out.images_NCHW, held_out.labels_N) if held_out else None,
     )
     seconds = time.monotonic() - began
     last = curve[-1].step

@@ -220,7 +220,8 @@ class ImageLearner:
     def _label_probabilities(self, samples: pa.Table) -> Tensor:
         examples = self.encode(samples)
         logprobs_NK = log_softmax(self.module(examples.images_NCHW).double(), -1)
-        return logprobs_NK.gather(1, examples.labels_N[:, None])[:, 0].exp()
+        found_N: Tensor = logprobs_NK.gather(1, examples.labels_N[:, None])[:, 0].exp()
+        return found_N
 
     def _pictures(self, candidates_NCHW: Tensor, found: Matches) -> list[dict[str, object]]:
         """Rows of `reconstructions`: the best match of each sample, as 8-bit pixels."""
