@@ -13,6 +13,7 @@ from distforget.engine.data import read_samples
 from distforget.engine.worker import identity
 from distforget.plan import Plan, Step, cell_name
 from distforget.store import Store
+from distforget.tracks import track
 
 
 def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
@@ -35,6 +36,10 @@ def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
         "answers": _joined("answers", (_named(s, "answers", plan, store) for s in asked)),
         "scores": _joined("scores", (_named(s, "scores", plan, store) for s in asked)),
         "cells": _joined("cells", _cells(plan, store)),
+        **{
+            name: _joined(name, (_named(s, name, plan, store) for s in asked))
+            for name in track(study.track).TABLES
+        },
     }
     if store.is_done(plan.dataset.key):
         samples = read_samples(plan.dataset, store)

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SMALL_MODELS = True
 """Models are trained side by side in actors."""
 
+TABLES = ("reconstructions",)
+"""What each model state's answers leave beside `answers` and `scores`."""
+
 ARCHITECTURE = "architecture.json"
 
 SOURCES = {
@@ -61,7 +64,7 @@ def open_learner(
     return ImageLearner(
         _fresh(_config(origin, shape, classes), study, 0, device),
         samples,
-        study.image.attack,
+        study.image,
         generator_seed(study.seed, "attack"),
     )
 

@@ -11,24 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 
-from distforget.study import Frozen
+from distforget.image_config import FitConfig
 from distforget.tracks.image.models import Classifier
-
-
-class FitConfig(Frozen):
-    """Full-batch Adam with a cosine schedule to 0."""
-
-    steps: int = Field(1500, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    weight_decay: float = Field(1e-4, gt=0, description="wd, part of the loss (not decoupled)")
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.99, ge=0, lt=1)
-    record_every: int = Field(500, ge=1, description="steps between two points of the curve")
 
 
 @dataclass(frozen=True)
@@ -88,8 +76,8 @@ def fit_many(
 ) -> list[list[Point]]:
     """Train models of equal shape in place and side by side, each on its own data of any size.
 
-    What each becomes is what :func:`fit` makes of it, within floating-point noise. Smaller data sets
-    are padded; padding has weight 0.
+    What each becomes is what :func:`fit` makes of it, within floating-point noise. Smaller data
+    sets are padded; padding has weight 0.
 
     Raises:
         ValueError: no models, not as many data sets, or models of different shapes.

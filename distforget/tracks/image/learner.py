@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from distforget import losses, selection
-from distforget.image_config import ReconstructionConfig
+from distforget.image_config import ImageConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
 from distforget.tracks.image import dataset
 from distforget.tracks.image.models import Classifier
@@ -61,7 +61,7 @@ class ImageLearner:
         self,
         module: Classifier,
         samples: pa.Table,
-        attack: ReconstructionConfig,
+        config: ImageConfig,
         attack_seed: int,
     ) -> None:
         """A learner whose attacks draw with `attack_seed`, whatever the model's weights are.
@@ -70,7 +70,7 @@ class ImageLearner:
             samples: the whole dataset; the mean image is that of its rows that may be trained on.
         """
         self.module = module
-        self.attack = attack
+        self.config = config
         self.attack_seed = attack_seed
         self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
         self.others = samples.filter(pc.equal(samples["role"], "other"))
@@ -198,9 +198,9 @@ class ImageLearner:
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
         generator = torch.Generator(self.device).manual_seed(self.attack_seed)
-        count = round(self.attack.candidates_per_sample * self.samples_trained)
-        images_NCHW, _, _ = reconstruct(self.module, count, self.attack, generator)
-        return images_NCHW.detach().cpu().double() + self.mean_CHW
+        count = round(self.config.candidates_per_sample * self.samples_trained)
+        found = reconstruct(self.module, count, self.config.attack, generator, self.mean_CHW)
+        return found.images_NCHW.detach().cpu().double()
 
     def _lookalikes(self, samples: pa.Table) -> Tensor:
         """SSIM with the best of the real other samples, fitted as candidates are."""

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from distforget.study import Frozen, UsageError
+from distforget.frozen import Frozen
+from distforget.study import UsageError
 
 Activation = Callable[[Tensor], Tensor]
 Positive = Annotated[int, Field(ge=1)]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SMALL_MODELS = False
 """Models are trained by a group of workers, not side by side in actors."""
 
+TABLES = ()
+"""Model states leave no tables beside `answers` and `scores`."""
+
 
 def read_rows(config: DatasetConfig, seed: int) -> pa.Table | None:
     """All rows of a source that is read; None for one that makes its rows (see `make_rows`)."""
