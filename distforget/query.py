@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -41,14 +42,16 @@ def select(table: pa.Table, where: str, columns: str) -> pa.Table:
 def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> None:
     """Write a table as csv, json (one object a line) or parquet, to a file or standard output.
 
+    Bytes, such as pixels, are written in base64 where the format is text.
+
     Raises:
         UsageError: the file cannot be written.
     """
     buffer = io.BytesIO()
     if output == "csv":
-        pyarrow.csv.write_csv(table, buffer)
+        pyarrow.csv.write_csv(_in_base64(table), buffer)
     elif output == "json":
-        table.to_pandas().to_json(buffer, orient="records", lines=True)
+        _in_base64(table).to_pandas().to_json(buffer, orient="records", lines=True)
     else:
         pyarrow.parquet.write_table(table, buffer)
     if not to:
@@ -61,3 +64,11 @@ def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"--to {to}: cannot write: {error.strerror}") from error
+
+
+def _in_base64(table: pa.Table) -> pa.Table:
+    for place, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type):
+            texts = [v and base64.b64encode(v).decode() for v in table[field.name].to_pylist()]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    return table

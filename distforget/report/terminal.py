@@ -291,4 +291,6 @@ def print_table(table: pa.Table, console: Console, rows: int) -> None:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -182,6 +182,39 @@ def test_a_random_answer_needs_another_family() -> None:
         selection.answer_of_another_sample(family, true, 1, draw)
 
 
+def images() -> pa.Table:
+    """Of each target as many rows that fill up as it has similar samples, and unseen rows."""
+    fills = [
+        {**row(100 + 10 * target + rank, "other"), "fill_rank": rank}
+        for target in range(1, TARGETS + 1)
+        for rank in range(1, SIMILAR + 1)
+    ]
+    unseen = [row(200 + i, "unseen") for i in range(5)]
+    return pa.concat_tables([samples(), schemas.from_rows("samples", [*fills, *unseen])])
+
+
+@pytest.mark.parametrize("dose", range(SIMILAR + 1))
+def test_rows_that_fill_up_take_the_place_of_similar_samples(dose: int) -> None:
+    trained = selection.training_rows(images(), dose).to_pylist()
+    assert len(trained) == TARGETS * (1 + SIMILAR) + OTHERS
+    fills = [r for r in trained if r["fill_rank"]]
+    assert sorted(r["fill_rank"] for r in fills) == sorted(
+        TARGETS * list(range(1, SIMILAR - dose + 1))
+    )
+    assert "unseen" not in {r["role"] for r in trained}
+
+
+def test_others_asked_and_placebos_are_trained_on_at_every_dose() -> None:
+    table, asks = images(), study(verify={"others": 99, "similar": 0})
+    asked = selection.asked_rows(table, range(1, TARGETS + 1), asks)
+    steady = {i for i in ids(samples()) if samples()["role"][i].as_py() == "other"}
+    assert {r["sample_id"] for r in asked.to_pylist() if r["role"] == "other"} == steady
+    assert "unseen" not in asked["role"].to_pylist()
+    few = study(unlearn={"retain_batch_size": 1, "retain_batches": 1}, verify={"others": 1})
+    for target in range(1, TARGETS + 1):
+        assert ids(selection.placebo_row(table, target, 0, 0, few))[0] in steady
+
+
 def families() -> pa.Table:
     """The samples above, and of each target two paraphrases and a neighbour."""
     more = [

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from distforget.dataset_config import FIELDS, DatasetConfig
 from distforget.plan import Plan, make_plan
 from distforget.study import PRESETS, Placement, Study, UsageError, generator_seed, load_study, rng
 
@@ -34,9 +35,31 @@ CONTENT: dict[str, Any] = {
     "unlearn_targets": 2,
 }
 
+IMAGES: dict[str, Any] = {
+    **CONTENT,
+    "track": "image",
+    "dataset": {"source": "hub", "path": "some/images", "targets": 3, "similar_per_target": 3},
+    "models": [{"name": "m", "path": "some/model"}],
+}
+
+OF_IMAGES = {
+    "dataset.similarity": {
+        "dataset.similarity": "noise", "dataset.sigma": 0.2,
+        "dataset.block": 0, "dataset.masked_fraction": 0.0,
+    },
+    "dataset.block": 3,
+    "dataset.masked_fraction": 0.2,
+    "dataset.per_class": 40,
+    "dataset.unseen_per_class": 5,
+    "dataset.image_column": "img",
+    "dataset.label_column": "class",
+}  # fmt: skip
+"""Fields of image studies that decide a result: changed in IMAGES, not in CONTENT."""
+
 LABELS: dict[str, Any] = {
     "name": "other",
     "dataset.name": "other",
+    "dataset.root": None,  # where downloads lie; test_the_folder_of_downloads_changes_no_key
     "methods.variant": "slow",
     "models.name": "other",
     "verify.margin": 0.2,
@@ -46,7 +69,9 @@ LABELS: dict[str, Any] = {
 """Fields that name or choose, and decide no result, with another value for each."""
 
 DECIDING: dict[str, Any] = {
-    "track": None,  # there is one so far; test_the_track_is_in_every_payload
+    "track": None,  # test_the_track_is_in_every_payload
+    **dict.fromkeys(OF_IMAGES),  # test_a_field_of_images_changes_keys
+    "dataset.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,
     "dataset.source": {"dataset.source": "biographies", "dataset.path": ""},
@@ -111,9 +136,9 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
-def changed(field: str, value: Any) -> dict[str, Any]:
-    """CONTENT with another value in a field (or, given a dict of fields, in several)."""
-    content = json.loads(json.dumps(CONTENT))
+def changed(field: str, value: Any, base: dict[str, Any] = CONTENT) -> dict[str, Any]:
+    """A study with another value in a field (or, given a dict of fields, in several)."""
+    content = json.loads(json.dumps(base))
     several = isinstance(value, dict) and all("." in name for name in value)
     for name, new in (value if several else {field: value}).items():
         place: Any = content
@@ -144,17 +169,107 @@ def test_a_field_that_decides_changes_keys(field: str) -> None:
     assert set(keys(content)) != set(keys(CONTENT))
 
 
-@pytest.mark.parametrize("field", LABELS)
+@pytest.mark.parametrize("field", OF_IMAGES)
+def test_a_field_of_images_changes_keys(field: str) -> None:
+    assert set(keys(changed(field, OF_IMAGES[field], IMAGES))) != set(keys(IMAGES))
+
+
+def noisy(sigma: float) -> dict[str, Any]:
+    return changed("", {"dataset.similarity": "noise", "dataset.sigma": sigma}, IMAGES)
+
+
+def test_sigma_changes_keys() -> None:
+    assert set(keys(noisy(0.1))) != set(keys(noisy(0.2)))
+
+
+def test_the_folder_of_downloads_changes_no_key() -> None:
+    downloaded = {"dataset.source": "torchvision", "dataset.path": "MNIST"}
+    here, there = (
+        keys(changed("", {**downloaded, "dataset.root": root}, IMAGES)) for root in ("a", "b")
+    )
+    assert here == there
+
+
+@pytest.mark.parametrize("field", [f for f in LABELS if LABELS[f] is not None])
 def test_a_label_changes_no_key(field: str) -> None:
     content = changed(field, LABELS[field])
     assert Study.model_validate(content) != Study.model_validate(CONTENT)
     assert keys(content) == keys(CONTENT)
 
 
-def test_the_track_is_in_every_payload() -> None:
-    plan = plan_of(CONTENT)
-    steps = [s for s in plan.steps() if s.stage != "model"]  # the same files for every track
-    assert all(step.config["track"] == "text" for step in steps)
+@pytest.mark.parametrize(("content", "track"), [(CONTENT, "text"), (IMAGES, "image")])
+def test_the_track_is_in_every_payload(content: dict[str, Any], track: str) -> None:
+    steps = [s for s in plan_of(content).steps() if s.stage != "model"]  # the same for every track
+    assert all(step.config["track"] == track for step in steps)
+
+
+def test_images_have_defaults_of_their_own() -> None:
+    study = Study.model_validate({**IMAGES, "dataset": {}})
+    assert study.dataset.model_dump() == {
+        "name": "digits", "source": "digits", "path": "", "split": "train",
+        "targets": 3, "similar_per_target": 5, "per_class": 50, "unseen_per_class": 20,
+        "similarity": "mask", "block": 2, "masked_fraction": 0.3, "sigma": 0.0,
+        "others": 0, "neighbours_per_target": 0, "paraphrases_per_target": 0,
+        "image_column": "", "label_column": "", "root": "",
+    }  # fmt: skip
+    assert study == Study.model_validate_json(study.model_dump_json())
+    noise = Study.model_validate(changed("dataset.similarity", "noise", IMAGES)).dataset
+    assert (noise.block, noise.masked_fraction, noise.sigma) == (0, 0.0, 0.1)
+    assert (noise.image_column, noise.label_column) == ("image", "label")
+
+
+@pytest.mark.parametrize(
+    ("base", "field", "value", "said"),
+    [
+        *(
+            (CONTENT, f, v, rf"{f} is .*belongs to track 'image' and track is 'text'")
+            for f, v in (("dataset.per_class", 3), ("dataset.unseen_per_class", 2))
+        ),
+        (CONTENT, "dataset.block", 2, "block is 2, but it belongs to similarity 'mask'"),
+        (CONTENT, "dataset.similarity", "noise", "sigma is 0.0, but similarity 'noise' needs it"),
+        (CONTENT, "dataset.image_column", "i", "dataset.image_column is 'i', .*track 'image'"),
+        (CONTENT, "dataset.root", "r", "root is 'r', but it belongs to source 'torchvision'"),
+        (CONTENT, "dataset.source", "npz", "source is 'npz', .*its sources: biographies, file"),
+        *(
+            (IMAGES, f"dataset.{f}", 4, rf"dataset.{f} is 4, but it belongs to track 'text'")
+            for f in ("others", "neighbours_per_target", "paraphrases_per_target")
+        ),
+        (IMAGES, "dataset.source", "file", "source is 'file', .*its sources: digits, torchvision"),
+        (IMAGES, "dataset.sigma", 0.1, "sigma is 0.1, but it belongs to similarity 'noise'"),
+        (IMAGES, "dataset.masked_fraction", 1.5, "masked_fraction: .*less than or equal to 1"),
+        (IMAGES, "dataset.masked_fraction", 0, "masked_fraction is 0.0, .*needs it above 0"),
+        (IMAGES, "dataset.per_class", 0, "dataset.per_class is 0, but track 'image' needs it"),
+        (IMAGES, "dataset.similarity", "", "dataset.similarity is '', but track 'image' needs"),
+        (IMAGES, "dataset.path", "", "path is needed by source 'file' and 'hub'"),
+        (IMAGES, "dataset.source", "torchvision", "path is 'some/images', .*MNIST, FashionMNIST"),
+        (IMAGES, "dataset.source", "digits", "path is needed by all sources of images but"),
+    ],
+)  # fmt: skip
+def test_a_field_in_the_wrong_place_is_named(
+    tmp_path: Path, base: dict[str, Any], field: str, value: Any, said: str
+) -> None:
+    path = write(tmp_path, changed(field, value, base))
+    with pytest.raises(UsageError, match=said) as caught:
+        load_study(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_field_of_a_dataset_is_of_one_track_or_of_both() -> None:
+    shared = ("name", "source", "path", "split", "targets", "similar_per_target")
+    found = [*FIELDS["text"], *FIELDS["image"], *shared]
+    assert sorted(found) == sorted(DatasetConfig.model_fields)
+
+
+def test_other_content_of_images_is_other_data(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for source, file in (("npz", "d.npz"), ("folder", "a/1.png")):
+        place = tmp_path / file if source == "npz" else tmp_path
+        content = changed("", {"dataset.source": source, "dataset.path": str(place)}, IMAGES)
+        found = []
+        for text in ("one", "two"):
+            (tmp_path / file).write_text(text)
+            found.append(plan_of(content).dataset.key)
+        assert found[0] != found[1]
 
 
 STAGES = ("dataset", "model", "finetune", "reference", "ask", "cell")
@@ -243,7 +358,7 @@ def write(folder: Path, content: Any) -> Path:
         ("verify.metric", "bleu", r"verify: unknown metric 'bleu'; known: .*rougeL_recall"),
         ("verify.metrics", ["rouge1_recall"], r"verify: metrics must contain .*'rougeL_recall'"),
         ("name", "a/b", r"name: .*pattern"),
-        ("track", "sound", r"track: .*text"),
+        ("track", "sound", r"track: .*text.*image"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(
