@@ -144,7 +144,11 @@ def make_plan(study: Study) -> Plan:
         questions = {
             **common,
             **study.verify.model_dump(mode="json", exclude={"metric", "margin", "batch_size"}),
-            **({"attack": study.image.attack.model_dump(mode="json")} if study.image else {}),
+            **(
+                {"attack": study.image.model_dump(mode="json", exclude={"fit"})}
+                if study.image
+                else {}
+            ),
         }
         asked = {**questions, "unlearn_targets": study.unlearn_targets}
         base = {"dataset": dataset, "model": origin}

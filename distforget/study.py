@@ -230,6 +230,8 @@ class Study(Frozen):
         check_track(self.dataset, self.track)
         if (self.track == "image") != (self.image is not None):
             raise ValueError("image belongs to track 'image', and to it alone; delete one of them")
+        if self.image and self.adapter:
+            raise ValueError("adapter is for language models; delete it from a study of images")
         for method in self.methods:
             enhanced = method.enhanced
             if self.image and enhanced and (enhanced.gamma or enhanced.paraphrases):

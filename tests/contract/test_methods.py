@@ -31,6 +31,8 @@ torch.set_num_threads(1)
 NAMES = [name for name in methods.names() if name != "retrain"]
 """Methods that take unlearning steps."""
 PLAIN = [name for name in NAMES if "_" not in name]
+RANDOM = ("GDR", "relabel")
+"""Families that train on random answers."""
 REGULARISED = [name for name in NAMES if "_" in name]
 
 
@@ -70,7 +72,7 @@ def npo_by_hand(beta: float) -> float:
     return sum(2 / beta * math.log(1 + ratio**beta) for ratio in ratios) / len(ratios)
 
 
-CLOSED_FORMS = {"GA": -2.0, "GDR": 2.0, "TV": 2.0, "NPO": npo_by_hand(0.1)}
+CLOSED_FORMS = {"GA": -2.0, "GDR": 2.0, "relabel": 2.0, "TV": 2.0, "NPO": npo_by_hand(0.1)}
 REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
 
 
@@ -111,10 +113,12 @@ def test_tv_steps_back_along_the_task_vector() -> None:
     assert {n: t.tolist() for n, t in found.items()} == {"a": [0.0, 4.0], "b": [[0.5]]}
 
 
-def test_tv_alone_finishes_and_gdr_alone_takes_a_random_answer() -> None:
+def test_tv_alone_finishes_and_gdr_and_relabel_take_random_answers() -> None:
     families = methods.families()
     assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
-    assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {"GDR"}
+    assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {
+        "GDR", "relabel",
+    }  # fmt: skip
 
 
 def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:
@@ -134,7 +138,7 @@ class OtherTerms(FixedTerms):
 
 
 def test_the_enhanced_loss_weighs_target_paraphrases_and_regulariser() -> None:
-    enhanced = EnhancedConfig(target_weight=2.0, paraphrase_weight=3.0)
+    enhanced = EnhancedConfig(target_weight=2.0, paraphrase_weight=3.0, paraphrases=2)
     choice = MethodChoice(name="GA_GDN", enhanced=enhanced, settings=(("retain_weight", 0.7),))
     loss = methods.resolve(choice).loss([FixedTerms(), OtherTerms(), FixedTerms()])
     mean = -(OtherTerms.NLL + FixedTerms.NLL) / 2
@@ -142,7 +146,15 @@ def test_the_enhanced_loss_weighs_target_paraphrases_and_regulariser() -> None:
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_method_without_steps_cannot_be_enhanced() -> None:
+def test_the_loss_of_nearest_samples_is_a_mean_with_the_targets() -> None:
+    enhanced = EnhancedConfig(gamma=0, nearest=1, paraphrases=1, paraphrase_weight=3.0)
+    method = methods.resolve(MethodChoice(name="GA", enhanced=enhanced))
+    loss = method.loss([FixedTerms(), OtherTerms(), FixedTerms()])
+    expected = -(FixedTerms.NLL + OtherTerms.NLL) / 2 - 3 * FixedTerms.NLL
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_method_without_steps_cannot_be_enhanced_by_noise() -> None:
     with pytest.raises(UsageError, match="retrain takes no steps"):
         methods.resolve(MethodChoice(name="retrain", enhanced=EnhancedConfig()))
 
@@ -336,7 +348,7 @@ def cell_of(resolved: ResolvedMethod, target: int = 1) -> cell.Cell:
     return cell.Cell(study(), resolved, target, SIMILAR, 0)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("GDR")])
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith(RANDOM)])
 def test_unlearning_makes_the_true_answer_less_likely(name: str, model: Model) -> None:
     (row,) = selection.target_row(samples(), 1).to_pylist()
     before = nll_of(model.learner, row["question"], row["answer"])
@@ -345,7 +357,7 @@ def test_unlearning_makes_the_true_answer_less_likely(name: str, model: Model) -
     assert nll_of(model.learner, row["question"], row["answer"]) > before + 0.01
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("GDR")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(RANDOM)])
 def test_gdr_makes_a_random_answer_more_likely(name: str, model: Model) -> None:
     gdr = method(name, learning_rate=1e-3, steps=5, retain_weight=0.1)
     (row,) = cell.forget_rows(model.learner, samples(), cell_of(gdr)).to_pylist()

@@ -12,7 +12,12 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "distforget"
 
 FLOORS = (
-    ("distforget.frozen", "distforget.dataset_config", "distforget.study"),
+    (
+        "distforget.frozen",
+        "distforget.dataset_config",
+        "distforget.image_config",
+        "distforget.study",
+    ),
     (
         "distforget.methods",
         "distforget.losses",

@@ -38,7 +38,8 @@ IMAGES: dict[str, Any] = {
     **CONTENT,
     "track": "image",
     "dataset": {"source": "hub", "path": "some/images", "targets": 3, "similar_per_target": 3},
-    "models": [{"name": "m", "path": "some/model"}],
+    "models": [{"name": "m", "path": "mlp:8"}],
+    "adapter": None,
 }
 
 OF_IMAGES = {
@@ -52,6 +53,28 @@ OF_IMAGES = {
     "dataset.unseen_per_class": 5,
     "dataset.image_column": "img",
     "dataset.label_column": "class",
+    "models.path": "mlp:9",
+    "methods.enhanced.nearest": {
+        "methods.enhanced.nearest": 2, "methods.enhanced.gamma": 0,
+        "methods.enhanced.paraphrases": 0,
+    },
+    "image.fit.steps": 9,
+    "image.fit.learning_rate": 0.1,
+    "image.fit.weight_decay": 0.1,
+    "image.fit.beta1": 0.1,
+    "image.fit.beta2": 0.1,
+    "image.fit.record_every": 9,
+    "image.attack.steps": 9,
+    "image.attack.learning_rate": 0.1,
+    "image.attack.start_scale": 0.1,
+    "image.attack.sharpness_start": 1.0,
+    "image.attack.sharpness_end": 9.0,
+    "image.attack.range_weight": 0.2,
+    "image.attack.sparse_weight": 0.2,
+    "image.attack.sparse_width": 0.2,
+    "image.attack.span": 0.2,
+    "image.attack.restarts": 2,
+    "image.candidates_per_sample": 3.0,
 }  # fmt: skip
 """Fields of image studies that decide a result: changed in IMAGES, not in CONTENT."""
 
@@ -69,7 +92,7 @@ LABELS: dict[str, Any] = {
 
 DECIDING: dict[str, Any] = {
     "track": None,  # test_the_track_is_in_every_payload
-    **dict.fromkeys(OF_IMAGES),  # test_a_field_of_images_changes_keys
+    **dict.fromkeys(OF_IMAGES),  # test_a_field_of_images_changes_keys; some decide texts too
     "dataset.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,

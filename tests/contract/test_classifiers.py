@@ -1,0 +1,152 @@
+"""The methods on image classifiers: an answer of one token, its class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from distforget import cell, methods, selection
+from distforget.study import MethodChoice, Study
+from distforget.tracks import image, track
+from distforget.tracks.base import RetainBatches
+from distforget.tracks.image.dataset import build
+from distforget.tracks.image.learner import ImageLearner
+from distforget.tracks.image.sources.pool import make_pool
+
+NAMES = [name for name in methods.names() if name != "retrain"]
+TAUGHT_ANOTHER = ("GDR", "relabel")
+CLASSES, SIDE = 3, 8
+
+
+def study(**changes: Any) -> Study:
+    return Study.model_validate(
+        {
+            "name": "tiny",
+            "track": "image",
+            "dataset": {
+                "source": "npz", "path": "unused.npz", "targets": 1, "similar_per_target": 2,
+                "per_class": 5, "unseen_per_class": 2, "block": 2, "masked_fraction": 0.2,
+            },
+            "models": [{"name": "mlp", "path": "mlp:16"}],
+            "methods": ["relabel"],
+            "unlearn_targets": 1,
+            "unlearn": {"retain_batch_size": 6, "retain_batches": 1},
+            "image": {"fit": {"steps": 200, "learning_rate": 1e-2}, "attack": {"steps": 5}},
+            **changes,
+        }
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A classifier that was fitted to all samples, and its retain batches."""
+
+    samples: pa.Table
+    learner: ImageLearner
+    start: dict[str, torch.Tensor]
+    retain: RetainBatches
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    draw = np.random.default_rng(0)
+    labels = np.repeat(np.arange(CLASSES), 10)
+    bright = (np.arange(SIDE) // 3)[None, :, None] == labels[:, None, None]
+    pixels = (200 * bright + draw.integers(0, 50, (30, SIDE, SIDE))).astype(np.uint8)
+    pool = make_pool(pixels[..., None], labels, "made up")
+    asked = study()
+    samples = build(pool, asked.dataset, 0)
+    folder = image.materialise_model(
+        {"kind": "mlp", "layers": [16], "bias": "first"}, tmp_path_factory.mktemp("model")
+    )
+    learner = track("image").open_learner(folder, asked, asked.models[0], "cpu", samples)
+    start, _ = image.fit(learner, selection.training_rows(samples, 2), asked, 0)
+    rows = selection.retain_rows(samples, 2, 0, asked)
+    batches = selection.retain_batches(len(rows), 6)
+    examples = learner.encode(rows)
+    cell.put_back(learner, start)
+    return Trained(
+        samples, learner, start,
+        RetainBatches(examples, batches, learner.reference(examples, batches)),
+    )  # fmt: skip
+
+
+def what(name: str, **choice: Any) -> cell.Cell:
+    chosen = MethodChoice.model_validate({"name": name, **choice})
+    return cell.Cell(study(), methods.resolve(chosen), 1, 2, 0)
+
+
+def probability(learner: ImageLearner, samples: pa.Table, label: int) -> float:
+    logits = learner.module(learner.encode(samples).images_NCHW)
+    return float(logits.softmax(-1)[0, label].detach())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_unlearns_a_class(name: str, trained: Trained) -> None:
+    target = selection.target_row(trained.samples, 1)
+    true = int(target["answer"][0].as_py())
+    settings = {"learning_rate": 1e-3, "steps": 5, "retain_weight": 0.1}
+    unlearned = what(name, settings=settings)
+    (taught,) = cell.forget_rows(trained.learner, trained.samples, unlearned)["answer"].to_pylist()
+    cell.put_back(trained.learner, trained.start)
+    before = probability(trained.learner, target, int(taught))
+    outcome = cell.unlearn(
+        trained.learner, trained.start, trained.samples, unlearned, trained.retain
+    )
+    after = probability(trained.learner, target, int(taught))
+    assert (outcome.steps, outcome.diverged) == (5, False)
+    assert (int(taught) == true) == (not name.startswith(TAUGHT_ANOTHER))
+    assert after < before if int(taught) == true else after > before
+
+
+def test_the_nearest_samples_are_unlearned_with_the_target(trained: Trained) -> None:
+    alone = what("GA")
+    together = what("GA", enhanced={"nearest": 2, "gamma": 0, "paraphrases": 0})
+    forget = [cell.forget_rows(trained.learner, trained.samples, c) for c in (alone, together)]
+    assert forget[0]["role"].to_pylist() == ["target"]
+    rows = selection.training_rows(trained.samples, 2).to_pylist()
+    (target,) = [row for row in rows if row["role"] == "target"]
+
+    def ssim(row: dict[str, Any]) -> float:
+        one, other = (
+            np.frombuffer(r["pixels"], np.uint8).reshape(SIDE, SIDE) / 255 for r in (row, target)
+        )
+        return float(structural_similarity(one, other, data_range=1))
+
+    order = sorted(rows, key=ssim, reverse=True)
+    assert order[0] == target
+    expected = [row["sample_id"] for row in order[:3]]
+    assert forget[1]["sample_id"].to_pylist() == expected
+
+
+def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
+    cell.put_back(trained.learner, trained.start)
+    asked = selection.asked_rows(trained.samples, range(1, 2), study())
+    identity = {
+        "track": "image", "dataset": "d", "model": "mlp", "phase": "pre_unlearn", "dose": 2,
+        "seed": 0,
+    }  # fmt: skip
+    tables = cell.ask(trained.learner, asked, identity)
+    scores = tables["scores"].to_pandas().pivot(index="sample_id", columns="metric", values="value")
+    assert len(scores) == len(asked)
+    assert ((scores["p_value"] > 0) & (scores["p_value"] <= 1)).all()
+    difference = scores["ssim"] - scores["ssim_null"]
+    np.testing.assert_allclose(scores["ssim_contrast"], difference, atol=1e-12)
+    assert len(tables["reconstructions"]) == len(asked)
+    assert {len(p) for p in tables["reconstructions"]["pixels"].to_pylist()} == {SIDE * SIDE}
+    again = cell.ask(trained.learner, asked, identity)
+    assert again["scores"].equals(tables["scores"])  # the attack draws the same
+
+
+def test_retain_batches_without_some_rows(trained: Trained) -> None:
+    kept = trained.retain.without([0, 3])
+    assert kept.batches == [[1, 2, 4, 5]]
+    expected = trained.retain.reference["0"][[1, 2, 4, 5]]
+    assert torch.equal(kept.reference["0"], expected)
+    assert trained.retain.without(range(6)).batches == []
