@@ -22,6 +22,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rouge.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/finetune.py --quick
 

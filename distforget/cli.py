@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,9 +14,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from distforget.study import PRESETS, Placement, UsageError, load_study
-
-if TYPE_CHECKING:
-    from distforget.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -98,6 +94,7 @@ def run(
     Example: `distforget run demo --store results`
     """
     from distforget.plan import make_plan
+    from distforget.report.findings import print_findings
     from distforget.report.terminal import Progress, print_summary
 
     placement = _placement(
@@ -122,7 +119,7 @@ def run(
     from distforget.engine.run import run as run_plan
 
     summary = run_plan(plan, placement, Progress(console))
-    _print_verdicts(plan, summary.tables)
+    print_findings(plan, summary.tables, console)
     print_summary(summary, console)
     console.print(f"tables: {store / 'studies' / plan.study.name}")
     if summary.planned - summary.done > placement.tolerated_failures:
@@ -162,12 +159,13 @@ def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
     """
     from distforget.engine.assemble import gather
     from distforget.plan import make_plan
+    from distforget.report.findings import print_findings
     from distforget.report.terminal import print_plan
     from distforget.store import Store
 
     made = make_plan(load_study(study))
     print_plan(made, Store(store), console)
-    _print_verdicts(made, gather(made, Store(store)))
+    print_findings(made, gather(made, Store(store)), console)
 
 
 @app.command("list")
@@ -352,28 +350,6 @@ def _placement(**values: Any) -> Placement:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise UsageError(f"{option}: {first['msg']}, not {json.dumps(first['input'])}") from error
-
-
-def _print_verdicts(plan: Plan, tables: dict[str, Any]) -> None:
-    from distforget.analysis.doses import dose_response
-    from distforget.analysis.verdicts import damages, verdicts
-    from distforget.report.terminal import print_dose_response, print_verdicts
-
-    metric = plan.study.verify.metric
-    whose = ("model", "method", "variant")
-    counted = Counter(tuple(step.about[name] for name in whose) for step in plan.cells)
-    planned = {key: cells // len(plan.study.doses) for key, cells in counted.items()}
-    if len(tables["comparisons"]):
-        print_verdicts(
-            verdicts(tables["comparisons"], planned),
-            damages(tables["scores"], tables["cells"]),
-            metric,
-            console,
-        )
-        if len(plan.study.doses) > 2:
-            for role in ("target", "similar"):
-                found = dose_response(tables["scores"], metric, role)
-                print_dose_response(found, f"{metric} of {role}", console)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -124,8 +126,13 @@ EXPERIMENTS = (
 )  # fmt: skip
 
 
-def compare(scores: pa.Table, metric: str, margin: float) -> pa.Table:
-    """The `comparisons` table of a study.
+def compare(
+    scores: pa.Table,
+    metric: str,
+    margin: float,
+    experiments: Sequence[Experiment] = EXPERIMENTS,
+) -> pa.Table:
+    """The `comparisons` table of a study, or of other comparisons of the same kind.
 
     A sample family's score is the mean over the samples asked, e.g. KM(M; S(x_i)) of SPEC section
     5. Phases before unlearning are averaged over the same samples as the phase after it.
@@ -141,16 +148,12 @@ def compare(scores: pa.Table, metric: str, margin: float) -> pa.Table:
     if post.empty:
         return schemas.empty("comparisons")
     (track,) = frame["track"].unique()
-    mine = [e for e in EXPERIMENTS if e.track in ("", track)]
+    mine = [e for e in experiments if e.track in ("", track)]
     found = [_rows(e, post, _right_side(e, frame, post)) for e in mine]
     rows = pd.concat(found, ignore_index=True)
     rows["metric"] = metric
     rows["difference"] = rows["left"] - rows["right"]
-    rows["agrees"] = (
-        ((rows["expected"] == "negative") & (rows["difference"] < 0))
-        | ((rows["expected"] == "positive") & (rows["difference"] > 0))
-        | ((rows["expected"] == "zero") & (rows["difference"].abs() <= margin))
-    )
+    rows["agrees"] = as_expected(rows["difference"], rows["expected"], margin)
     names = schemas.describe("comparisons").columns
     return schemas.from_rows(
         "comparisons",
@@ -158,6 +161,24 @@ def compare(scores: pa.Table, metric: str, margin: float) -> pa.Table:
             {name: None if pd.isna(row[name]) else row[name] for name in names}
             for row in rows.to_dict("records")
         ],
+    )
+
+
+def score_range(metric: str) -> tuple[float, float]:
+    """Least and largest possible score."""
+    shares = metric.startswith("rouge") or metric.endswith("probability")
+    return (0.0, 1.0) if shares else (-math.inf, math.inf)
+
+
+def as_expected(
+    difference: pd.Series[float], expected: Expected | pd.Series[str], margin: float
+) -> pd.Series[bool]:
+    """Which differences have the sign expected; "zero" is within the margin."""
+    wanted = pd.Series(expected, difference.index)
+    return (
+        ((wanted == "negative") & (difference < 0))
+        | ((wanted == "positive") & (difference > 0))
+        | ((wanted == "zero") & (difference.abs() <= margin))
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from distforget.analysis.comparisons import own_targets
+from distforget.analysis.comparisons import own_targets, score_range
+from distforget.analysis.intervals import infer
 from distforget.study import PLACEBO
 
 BEFORE = {"pre_finetune": "before fine-tuning", "pre_unlearn": "before unlearning"}
 
 
 def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
-    """A row a model, state and dose: mean, least and largest score over targets (and seeds).
+    """A row a model, state and dose: mean, its interval, least and largest score.
 
     States are the two phases before unlearning, then method and variant. Placebo cells of all
     methods are one state, whose band from `low` to `high` is the noise floor.
@@ -23,8 +25,52 @@ def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
         role: target or similar; a family's score is the mean over its samples.
 
     Returns:
-        Columns model, state, dose, mean, low, high, n (targets times seeds; of placebo: cells).
+        Columns model, state, dose, mean, low, high (over targets and seeds), n (targets times
+        seeds; of placebo: cells), lower, upper (95 % interval of the mean over targets; NaN for
+        fewer than 3).
     """
+    each = _each(scores, metric, role)
+    by = ["model", "state", "dose"]
+    found = each.groupby(by).agg(["mean", "min", "max", "size"])
+    found.columns = pd.Index(["mean", "low", "high", "n"])
+    of_targets = each.groupby([*by, "target_index"]).mean().groupby(by)
+    known = infer([group.to_numpy() for _, group in of_targets], bounds=score_range(metric))
+    found["lower"], found["upper"] = known.low_G, known.high_G
+    return found.reset_index()
+
+
+def slopes(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
+    """How much more is known for each doubling of 1 + dose: a row a model and state.
+
+    A slope is fitted to each target's scores (means over seeds) by least squares, over
+    log2(1 + dose) since doses are spaced by factors; the interval is that of their mean over
+    targets. Targets with one dose have no slope; neither have placebo cells.
+
+    Returns:
+        Columns model, state, slope, lower, upper (95 % interval; NaN for fewer than 3 targets),
+        targets.
+    """
+    each = _each(scores, metric, role).rename("value").reset_index()
+    each = each[~each["state"].isin([PLACEBO, BEFORE["pre_finetune"]])]
+    of_targets = each.groupby(["model", "state", "target_index", "dose"])["value"].mean()
+    fitted = of_targets.groupby(["model", "state", "target_index"]).apply(_slope).dropna()
+    by = ["model", "state"]
+    found = fitted.groupby(by).agg(["mean", "size"])
+    found.columns = pd.Index(["slope", "targets"])
+    known = infer([group.to_numpy() for _, group in fitted.groupby(by)])
+    found["lower"], found["upper"] = known.low_G, known.high_G
+    return found.reset_index()
+
+
+def _slope(scores: pd.Series[float]) -> float:
+    """Least-squares slope of one target's scores over log2(1 + dose); NaN for one dose."""
+    x = np.log2(1 + scores.index.get_level_values("dose").to_numpy(np.float64))
+    x -= x.mean()
+    return float(x @ scores.to_numpy() / (x @ x)) if len(x) > 1 else float("nan")
+
+
+def _each(scores: pa.Table, metric: str, role: str) -> pd.Series[float]:
+    """Scores by model, state, dose, method, seed and target_index."""
     frame = scores.to_pandas()
     frame = frame[(frame["metric"] == metric) & (frame["role"] == role)]
     after = own_targets(frame)
@@ -39,7 +85,6 @@ def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
         if phase == "pre_finetune":  # no data, so no dose: the same at each
             rows = rows.drop(columns="dose").merge(doses, how="cross").assign(seed=0)
         found.append(rows)
-    by = ["model", "state", "dose"]
     rows = pd.concat(found).astype({"dose": "int64"})
-    each = rows.groupby([*by, "method", "seed", "target_index"])["value"].mean()
-    return each.groupby(by).agg(mean="mean", low="min", high="max", n="size").reset_index()
+    by = ["model", "state", "dose", "method", "seed", "target_index"]
+    return rows.groupby(by)["value"].mean()

@@ -1,19 +1,42 @@
-"""Sums comparisons up: the mean difference, how many targets agree with the paper, n of N."""
+"""Sums comparisons up: estimate and interval, how many targets agree, n of N, verdict; damage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from distforget.analysis.comparisons import EXPERIMENTS, Experiment
+from distforget.analysis.comparisons import (
+    EXPERIMENTS,
+    Expected,
+    Experiment,
+    as_expected,
+    score_range,
+)
+from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
+
+WRONG_AT_MOST = 0.05
+"""Share of experiments in which any verdict may be wrong by chance."""
+GROUP = ["dose", "model", "method", "variant"]
+
+TOO_FEW, TOO_SMALL = "too few targets", "too small"
+
+Word = Literal["supported", "contradicted", "undecided"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One experiment for one model and method."""
+    """One experiment for one model, method, variant and dose.
+
+    A claim of a direction is supported when the mean difference has it, surely (two-sided, Holm
+    over the experiment) and by no less than the margin; contradicted when it has the other one as
+    surely and by as much. A claim of "about 0" is supported when the mean surely lies within the
+    margin (two one-sided tests, Holm), contradicted when it surely lies beyond.
+    """
 
     experiment: Experiment
     dose: int
@@ -23,56 +46,135 @@ class Verdict:
     right: float
     left: float
     estimate: float
-    """Mean difference over targets (and seeds)."""
+    """Mean difference over targets, each of them the mean over its seeds."""
+    low: float
+    """95 % interval of this one mean, not corrected; NaN with fewer than 3 targets."""
+    high: float
+    seed_means: tuple[float, ...]
+    """Mean difference of each seed: what the interval does not see is how these differ."""
+    margin: float
+    """The smallest difference that matters."""
     agree: int
+    """Targets that go as expected."""
+    targets: int
     n: int
+    """Cells compared (targets times seeds)."""
     planned: int
-    unchanged: bool
-    """Not one target's score differs."""
-
-    @property
-    def word(self) -> str:
-        """Whether most targets go as expected."""
-        if self.unchanged and self.experiment.expected != "zero":
-            return "no change"
-        share = self.agree / self.n
-        return "agrees" if share > 0.5 else "disagrees" if share < 0.5 else "split"
+    diverged: int
+    """Of the cells compared."""
+    word: Word
+    reason: str
+    """Why it is undecided: too few targets (to tell), or too small (all of the interval is)."""
 
 
-def verdicts(comparisons: pa.Table, planned: Mapping[tuple[str, str, str], int]) -> list[Verdict]:
+def verdicts(
+    comparisons: pa.Table,
+    cells: pa.Table,
+    planned: Mapping[tuple[str, str, str], int],
+    margin: float,
+) -> list[Verdict]:
     """One verdict an experiment, dose, model, method and variant, in the paper's order.
 
     Args:
+        cells: the `cells` of the study, for those that diverged.
         planned: cells planned at each dose (targets times seeds) by model, method and variant, so
             that missing ones show.
+        margin: the smallest difference that matters, stated beforehand (`verify.margin`).
     """
-    frame = comparisons.to_pandas()
+    frame = comparisons.to_pandas().merge(
+        cells.select([*GROUP, "seed", "unlearned", "diverged"]).to_pandas(),
+        how="left",
+        on=[*GROUP, "seed", "unlearned"],
+    )
+    frame["diverged"] = frame["diverged"].eq(True)
     found = []
     for experiment in EXPERIMENTS:
         rows = frame[
             (frame["experiment"] == experiment.name)
             & (frame["quantity"] == experiment.quantity)
             & (frame["role"] == experiment.role)
+            & (frame["expected"] == experiment.expected)
         ].sort_values("dose", kind="stable")
-        by = ["dose", "model", "method", "variant"]
-        for (dose, model, method, variant), group in rows.groupby(by, sort=False):
-            found.append(
-                Verdict(
-                    experiment,
-                    int(dose),
-                    str(model),
-                    str(method),
-                    str(variant),
-                    float(group["right"].mean()),
-                    float(group["left"].mean()),
-                    float(group["difference"].mean()),
-                    int(group["agrees"].sum()),
-                    len(group),
-                    planned[(model, method, variant)],
-                    bool((group["difference"] == 0).all()),
-                )
-            )
+        if len(rows):
+            found += _verdicts(experiment, rows, planned, margin)
     return found
+
+
+def _verdicts(
+    experiment: Experiment,
+    rows: pd.DataFrame,
+    planned: Mapping[tuple[str, str, str], int],
+    margin: float,
+) -> list[Verdict]:
+    """Of one experiment: the family that is corrected together."""
+    groups: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(GROUP, sort=False))
+    of_targets = [
+        group.groupby("unlearned")[["left", "right", "difference"]].mean() for _, group in groups
+    ]
+    least, most = score_range(str(rows["metric"].iloc[0]))
+    differences = [means["difference"].to_numpy() for means in of_targets]
+    known = infer(differences, (0.0, -margin, margin), bounds=(least - most, most - least))
+    words = decide(known, experiment.expected, margin)
+    found = []
+    for i, ((dose, model, method, variant), group) in enumerate(groups):
+        targets, (word, reason) = of_targets[i], words[i]
+        seeds = group.groupby("seed")["difference"].mean()
+        found.append(
+            Verdict(
+                experiment,
+                int(dose),
+                str(model),
+                str(method),
+                str(variant),
+                float(targets["right"].mean()),
+                float(targets["left"].mean()),
+                float(known.estimate_G[i]),
+                float(known.low_G[i]),
+                float(known.high_G[i]),
+                tuple(map(float, seeds)),
+                margin,
+                int(as_expected(targets["difference"], experiment.expected, margin).sum()),
+                len(targets),
+                len(group),
+                planned[(str(model), str(method), str(variant))],
+                int(group["diverged"].sum()),
+                word,
+                reason,
+            )
+        )
+    return found
+
+
+def decide(known: Inference, expected: Expected, margin: float) -> list[tuple[Word, str]]:
+    """A word and a reason for each group; all groups are corrected together.
+
+    Args:
+        known: of differences, a value a target, at the thresholds 0, -margin and margin.
+        expected: the claim about all of them.
+        margin: the smallest difference that matters.
+    """
+    directed = expected != "zero"
+    if directed:
+        up_G, down_G = (holm(_two_sided(p[:, 0])) for p in (known.above_GK, known.below_GK))
+        claimed_G, against_G = (up_G, down_G) if expected == "positive" else (down_G, up_G)
+    else:
+        claimed_G = holm(equivalence(known, 1, 2))
+        against_G = holm(_two_sided(np.minimum(known.above_GK[:, 2], known.below_GK[:, 1])))
+    words: list[tuple[Word, str]] = []
+    for i, size in enumerate(known.size_G):
+        matters = size >= FEWEST and not (directed and abs(known.estimate_G[i]) < margin)
+        small = directed and -margin < known.low_G[i] and known.high_G[i] < margin
+        if matters and claimed_G[i] < WRONG_AT_MOST:
+            words.append(("supported", ""))
+        elif matters and against_G[i] < WRONG_AT_MOST:
+            words.append(("contradicted", ""))
+        else:
+            words.append(("undecided", TOO_SMALL if small else TOO_FEW))
+    return words
+
+
+def _two_sided(p_values: Floats) -> Floats:
+    return np.minimum(1, 2 * p_values)
 
 
 @dataclass(frozen=True)

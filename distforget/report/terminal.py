@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from distforget.analysis.comparisons import Experiment
     from distforget.analysis.verdicts import Damage, Verdict
     from distforget.engine.run import Summary
     from distforget.engine.tune import Trial
@@ -143,41 +144,45 @@ def print_why(step: Step, store: Store, console: Console) -> None:
 def print_verdicts(
     verdicts: Sequence[Verdict], damages: Sequence[Damage], metric: str, console: Console
 ) -> None:
-    """The verdict table: one line an experiment, dose, model and method."""
+    """The verdict table, one line a claim, dose, model and method; then the damage."""
+    margin = verdicts[0].margin if verdicts else 0.0
     table = Table(
         title=f"verdicts: knowledge memorisation KM = {metric}",
-        caption="change = KM after unlearning minus what it is compared with, mean over targets; "
-        "agree = targets that go as expected: the way the paper claims, or about 0 (within "
-        "verify.margin); n of N = cells compared of planned",
+        caption="difference = KM after unlearning minus what it is compared with: mean over "
+        "targets, its 95 % interval (bootstrap over targets); agree = targets that go as claimed; "
+        "n of N = cells compared of planned. supported or contradicted = at 5 % over all methods "
+        f"and models of a claim (Holm) and by {margin:g} or more; about 0 = surely within "
+        f"{margin:g}; too small = surely less than {margin:g}, either way",
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("", "compared", "model", "method", "after", "against", "change", "agree",
-                 "n of N", "expected", "verdict"):  # fmt: skip
-        right = name in ("after", "against", "change", "agree", "n of N")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+    for name in ("claim", "dose", "model", "method", "difference [95 %]", "agree", "n of N",
+                 "verdict"):  # fmt: skip
+        numbers = name in ("dose", "difference [95 %]", "agree", "n of N")
+        table.add_column(
+            escape(name),
+            justify="right" if numbers else "left",
+            no_wrap=numbers or name == "verdict",
+            overflow="fold",
+        )
     last = None
     for v in verdicts:
-        dose = f", dose {v.dose}" if v.experiment.dose == "each" else ""
-        group = (v.experiment, dose)
-        if group != last:
+        claim = None if v.experiment == last else v.experiment
+        if claim:
             table.add_section()
-        word = {"agrees": "green", "disagrees": "red"}.get(v.word, "yellow")
-        compared = f"{v.experiment.role}: {v.experiment.quantity}{dose}"
+        colour = {"supported": "green", "contradicted": "red"}.get(v.word, "yellow")
+        reason = f": {v.reason}" if v.reason else ""
         table.add_row(
-            v.experiment.name if group != last else "",
-            compared if group != last else "",
+            claim_of(claim) if claim else "",
+            str(v.dose),
             v.model,
-            _method(v.method, v.variant),
-            f"{v.left:.2f}",
-            f"{v.right:.2f}",
-            f"{v.estimate:+.3f}",
-            f"{v.agree} of {v.n}",
+            method_name(v.method, v.variant),
+            escape(f"{v.estimate:+.2f} {interval(v.low, v.high)}"),
+            f"{v.agree} of {v.targets}",
             f"{v.n} of {v.planned}",
-            EXPECTED[v.experiment.expected],
-            f"[{word}]{v.word}[/{word}]",
+            f"[{colour}]{v.word}[/{colour}]{reason}",
         )
-        last = group
+        last = v.experiment
     console.print(table)
     damage = Table(
         title="damage: samples that should stay, before -> after unlearning", title_justify="left"
@@ -188,20 +193,23 @@ def print_verdicts(
         damage.add_column(name, justify="left" if left else "right")
     for d in damages:
         damage.add_row(
-            d.role, d.model, _method(d.method, d.variant), str(d.dose), _change(d, metric),
+            d.role, d.model, method_name(d.method, d.variant), str(d.dose), _change(d, metric),
             _change(d, "answer_probability"), _change(d, "answer_perplexity"),
             f"{d.diverged} of {d.cells}",
         )  # fmt: skip
     console.print(damage)
 
 
-def print_dose_response(found: pd.DataFrame, what: str, console: Console) -> None:
+def print_dose_response(
+    found: pd.DataFrame, slopes: pd.DataFrame, what: str, console: Console
+) -> None:
     """A line a model and state, a column a dose; of placebo the band from least to largest."""
     doses = sorted(found["dose"].unique())
     table = Table(
         title=f"dose-response: {what} after unlearning, by similar samples trained on",
         caption="means over targets; placebo: the band over targets and methods when an unrelated "
-        "sample is unlearned",
+        "sample is unlearned; slope: rise for each doubling of 1 + dose, mean over targets with "
+        "its 95 % interval",
         title_justify="left",
         caption_justify="left",
     )
@@ -209,7 +217,12 @@ def print_dose_response(found: pd.DataFrame, what: str, console: Console) -> Non
     table.add_column("state")
     for dose in doses:
         table.add_column(str(dose), justify="right", no_wrap=True)
+    table.add_column(escape("slope [95 %]"), justify="right", no_wrap=True)
     table.add_column("n", justify="right")
+    of_states = {
+        (row["model"], row["state"]): f"{row['slope']:+.3f} {interval(row['lower'], row['upper'])}"
+        for row in slopes.to_dict("records")
+    }
     for (model, state), rows in found.groupby(["model", "state"]):
         shown = {
             row.dose: f"{row.low:.2f} to {row.high:.2f}" if state == PLACEBO else f"{row.mean:.2f}"
@@ -217,7 +230,11 @@ def print_dose_response(found: pd.DataFrame, what: str, console: Console) -> Non
         }
         counts = sorted({str(n) for n in rows["n"]}, key=int)
         table.add_row(
-            str(model), str(state), *(shown.get(dose, "") for dose in doses), "-".join(counts)
+            str(model),
+            str(state),
+            *(shown.get(dose, "") for dose in doses),
+            escape(of_states.get((model, state), "")),
+            "-".join(counts),
         )
     console.print(table)
 
@@ -254,11 +271,24 @@ def print_trials(
     console.print(table)
 
 
-EXPECTED = {"positive": "above 0", "negative": "below 0", "zero": "about 0"}
+EXPECTED = {"positive": "> 0", "negative": "< 0", "zero": "about 0"}
 
 
-def _method(name: str, variant: str) -> str:
+def claim_of(experiment: Experiment) -> str:
+    """A claim in a few words, e.g. 'E4 target: dose-dose > 0'."""
+    name = f"{experiment.name} " if experiment.name not in experiment.quantity else ""
+    expected = EXPECTED[experiment.expected]
+    return f"{name}{experiment.role}: {experiment.quantity} {expected}"
+
+
+def method_name(name: str, variant: str) -> str:
+    """A method and, where it is not plain, its variant."""
     return name if variant == "plain" else f"{name}+{variant}"
+
+
+def interval(low: float, high: float) -> str:
+    """'[-0.51, -0.11]'; empty where there is none."""
+    return f"[{low:+.2f}, {high:+.2f}]" if low == low else ""
 
 
 def _change(damage: Damage, metric: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from distforget import schemas
 from distforget.analysis.comparisons import compare
-from distforget.analysis.doses import dose_response
+from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.verdicts import damages, verdicts
 
 METRIC = "rougeL_recall"
@@ -214,13 +217,15 @@ def test_one_dose_has_no_comparison_of_doses() -> None:
 def test_without_scores_there_are_no_comparisons(rows: list[Row]) -> None:
     found = compare(table(rows), METRIC, MARGIN)
     assert found.equals(schemas.empty("comparisons"))
-    assert [v for v in verdicts(found, PLANNED) if v.n] == []
+    assert verdicts(found, cells_table(), PLANNED, MARGIN) == []
 
 
-def naive_states(rows: list[Row], model: str, dose: int, role: str) -> dict[str, list[float]]:
+def naive_states(
+    rows: list[Row], model: str, dose: int, role: str, targets: Sequence[int]
+) -> dict[str, list[float]]:
     """Scores of each state, a number a target, seed and method."""
     found: dict[str, list[float]] = {}
-    for target in range(1, TARGETS + 1):
+    for target in targets:
         asked = {"model": model, "role": role, "target_index": target}
         floor = mean(rows, **asked, phase="pre_finetune")
         assert floor is not None
@@ -245,7 +250,7 @@ def test_dose_response_is_that_of_a_loop(role: str) -> None:
         (model, state, dose): values
         for model in MODELS
         for dose in DOSES
-        for state, values in naive_states(ROWS, model, dose, role).items()
+        for state, values in naive_states(ROWS, model, dose, role, range(1, TARGETS + 1)).items()
     }
     assert len(expected) == len(MODELS) * len(DOSES) * (2 + len(METHODS))
     assert {(row.model, row.state, row.dose) for row in found.itertuples()} == set(expected)
@@ -259,7 +264,7 @@ def test_dose_response_is_that_of_a_loop(role: str) -> None:
 def test_verdicts_count_those_that_agree() -> None:
     comparisons = compare(table(ROWS), METRIC, MARGIN)
     expected = naive_comparisons(ROWS)
-    found = verdicts(comparisons, PLANNED)
+    found = verdicts(comparisons, cells_table(), PLANNED, MARGIN)
     assert len(found) == sum(len(e[3]) * len(e[6]) for e in EXPECTED) * len(MODELS)
     for verdict in found:
         of = verdict.experiment
@@ -268,33 +273,56 @@ def test_verdicts_count_those_that_agree() -> None:
             "model": verdict.model, "method": verdict.method, "variant": verdict.variant,
         }  # fmt: skip
         rows = [r for r in expected if all(r[n] == v for n, v in whose.items())]
-        assert (verdict.agree, verdict.n) == (sum(r["agrees"] for r in rows), len(rows))
-        assert verdict.planned == TARGETS * len(SEEDS)
-        means = [np.mean([r[n] for r in rows]) for n in ("left", "right", "difference")]
+        targets: dict[int, list[Row]] = {}
+        for row in rows:
+            targets.setdefault(row["unlearned"], []).append(row)
+        means = [
+            np.mean([np.mean([r[n] for r in some]) for some in targets.values()])
+            for n in ("left", "right", "difference")
+        ]
         assert [verdict.left, verdict.right, verdict.estimate] == pytest.approx(means)
+        assert verdict.low <= verdict.estimate <= verdict.high
+        seeds = [[r["difference"] for r in rows if r["seed"] == seed] for seed in SEEDS]
+        assert verdict.seed_means == pytest.approx([np.mean(some) for some in seeds])
+        assert (verdict.targets, verdict.n) == (len(targets), len(rows))
+        assert verdict.planned == TARGETS * len(SEEDS)
+        assert verdict.diverged == sum(r["unlearned"] == 3 for r in rows)
+        each = [float(np.mean([r["difference"] for r in some])) for some in targets.values()]
+        agrees = {"negative": lambda d: d < 0, "positive": lambda d: d > 0}.get(
+            of.expected, lambda d: abs(d) <= MARGIN
+        )
+        assert verdict.agree == sum(map(agrees, each))
 
 
-@pytest.mark.parametrize(
-    ("agree", "n", "word"),
-    [(2, 3, "agrees"), (1, 3, "disagrees"), (1, 2, "split"), (3, 3, "agrees"), (0, 1, "disagrees")],
-)
-def test_the_word_of_a_verdict_is_that_of_most_targets(agree: int, n: int, word: str) -> None:
-    rows = [
-        {
-            "experiment": "E4", "quantity": "dose-dose", "model": "m", "method": "GA",
-            "variant": "plain", "seed": 0, "unlearned": i + 1, "role": "target", "dose": 3,
-            "baseline_dose": 0, "metric": METRIC,
-            "left": 0.5, "right": 0.4, "difference": 0.1, "samples": 1, "expected": "positive",
-            "agrees": i < agree,
-        }
-        for i in range(n)
-    ]  # fmt: skip
-    found = [
-        v
-        for v in verdicts(schemas.from_rows("comparisons", rows), {("m", "GA", "plain"): 9})
-        if v.n
-    ]
-    assert [(v.word, v.agree, v.n, v.planned) for v in found] == [(word, agree, n, 9)]
+@pytest.mark.parametrize("role", ["target", "similar"])
+def test_slopes_are_those_of_a_loop(role: str) -> None:
+    found = slopes(table(ROWS), METRIC, role)
+    scores = naive_doses(role)
+    states = {state for _, state, _ in scores} - {"before fine-tuning", "placebo"}
+    assert {(r.model, r.state) for r in found.itertuples()} == set(product(MODELS, states))
+    for row in found.itertuples():
+        low, high = (scores[row.model, row.state, dose] for dose in DOSES)
+        both = sorted(low.keys() & high.keys())
+        # from dose 0 to 3 there are two doublings of 1 + dose
+        rises = [(np.mean(high[t]) - np.mean(low[t])) / 2 for t in both]
+        assert row.targets == len(both)
+        assert row.slope == pytest.approx(np.mean(rises))
+        if len(both) > 2:  # Student's t with 2 degrees of freedom
+            half = 4.302653 * np.std(rises, ddof=1) / math.sqrt(3)
+            ends = [row.slope - half, row.slope + half]
+            assert [row.lower, row.upper] == pytest.approx(ends, rel=1e-5)
+        else:
+            assert math.isnan(row.lower)
+
+
+def naive_doses(role: str) -> dict[tuple[str, str, int], dict[int, list[float]]]:
+    """Scores over seeds of each target, by model, state and dose."""
+    found: dict[tuple[str, str, int], dict[int, list[float]]] = {}
+    for model, dose, target in product(MODELS, DOSES, range(1, TARGETS + 1)):
+        of_target = [r for r in ROWS if r["target_index"] == target]
+        for state, values in naive_states(of_target, model, dose, role, [target]).items():
+            found.setdefault((model, state, dose), {})[target] = values
+    return found
 
 
 def cells_table() -> pa.Table:

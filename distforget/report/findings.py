@@ -1,0 +1,39 @@
+"""What a study found, put together for the terminal: verdicts, damage, dose-response."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow as pa
+from rich.console import Console
+
+from distforget.analysis.doses import dose_response, slopes
+from distforget.analysis.verdicts import damages, verdicts
+from distforget.plan import Plan
+from distforget.report.terminal import print_dose_response, print_verdicts
+
+
+def planned_cells(plan: Plan) -> dict[tuple[str, str, str], int]:
+    """Cells planned at each dose (targets times seeds) by model, method and variant."""
+    about = (step.about for step in plan.cells)
+    counted = Counter((str(a["model"]), str(a["method"]), str(a["variant"])) for a in about)
+    return {key: cells // len(plan.study.doses) for key, cells in counted.items()}
+
+
+def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console) -> None:
+    """Verdicts and damage of what is done; the dose-response where there are over two doses."""
+    if not len(tables["comparisons"]):
+        return
+    metric, margin = plan.study.verify.metric, plan.study.verify.margin
+    print_verdicts(
+        verdicts(tables["comparisons"], tables["cells"], planned_cells(plan), margin),
+        damages(tables["scores"], tables["cells"]),
+        metric,
+        console,
+    )
+    if len(plan.study.doses) > 2:
+        for role in ("target", "similar"):
+            found = dose_response(tables["scores"], metric, role)
+            sloped = slopes(tables["scores"], metric, role)
+            print_dose_response(found, sloped, f"{metric} of {role}", console)
