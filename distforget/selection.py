@@ -106,7 +106,7 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     """What a model is asked: targets, similar samples (trained on or not), neighbours, others.
 
     Of each target the first `verify.similar` similar samples; for all targets the same
-    `verify.others` others.
+    `verify.others` others and `verify.unseen` samples that are never trained on.
     """
     role, index = samples["role"], pc.fill_null(samples["target_index"], 0)
     mine = pc.and_(
@@ -116,11 +116,12 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
         ),
         pc.not_equal(role, "paraphrase"),
     )
-    others = np.flatnonzero(_steady_others(samples).to_numpy())
-    draw = rng(study.seed, "asked others")
-    chosen = np.sort(draw.permutation(others)[: study.verify.others])
     mask = mine.to_numpy().astype(bool)
-    mask[chosen] = True
+    for what, rows, count in (
+        ("asked others", _steady_others(samples), study.verify.others),
+        ("asked unseen", pc.equal(role, "unseen"), study.verify.unseen),
+    ):
+        mask[rng(study.seed, what).permutation(np.flatnonzero(rows.to_numpy()))[:count]] = True
     return samples.filter(pa.array(mask))
 
 

@@ -96,6 +96,7 @@ class VerifyConfig(Frozen):
     batch_size: int = Field(16, ge=1, description="rows generated at once")
     similar: int = Field(50, ge=0, description="similar samples asked of each target")
     others: int = Field(20, ge=0, description="other samples asked (damage)")
+    unseen: int = Field(0, ge=0, description="images: never-trained samples asked (controls)")
     metric: str = Field("rougeL_recall", description="knowledge memorisation KM (paper Eq. 2)")
     metrics: tuple[str, ...] = Field(
         (

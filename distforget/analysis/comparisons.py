@@ -167,6 +167,8 @@ def compare(
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
     shares = metric.startswith("rouge") or metric.endswith("probability")
+    if metric == "ssim":
+        return (-1.0, 1.0)
     return (0.0, 1.0) if shares else (-math.inf, math.inf)
 
 

@@ -9,9 +9,10 @@ import pyarrow as pa
 from rich.console import Console
 
 from distforget.analysis.doses import dose_response, slopes
+from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import damages, verdicts
 from distforget.plan import Plan
-from distforget.report.terminal import print_dose_response, print_verdicts
+from distforget.report.terminal import print_dose_response, print_separation, print_verdicts
 
 
 def planned_cells(plan: Plan) -> dict[tuple[str, str, str], int]:
@@ -32,6 +33,8 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
         metric,
         console,
     )
+    if plan.study.verify.unseen:
+        print_separation(separation(tables["scores"], metric), metric, console)
     if len(plan.study.doses) > 2:
         for role in ("target", "similar"):
             found = dose_response(tables["scores"], metric, role)

@@ -200,6 +200,22 @@ def print_verdicts(
     console.print(damage)
 
 
+def print_separation(found: pd.DataFrame, metric: str, console: Console) -> None:
+    """A line a model and dose: how far the score tells trained from never-trained samples."""
+    table = Table(
+        title=f"control: {metric} of trained against never-trained samples, before unlearning",
+        title_justify="left",
+    )
+    for name in ("model", "dose", "trained", "unseen", "AUC", "TPR at 1 % FPR", "n", "n unseen"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in found.itertuples():
+        table.add_row(
+            str(row.model), str(row.dose), f"{row.trained:.2f}", f"{row.unseen:.2f}", f"{row.auc:.3f}",
+            f"{row.tpr:.2f}", str(row.n_trained), str(row.n_unseen),
+        )  # fmt: skip
+    console.print(table)
+
+
 def print_dose_response(
     found: pd.DataFrame, slopes: pd.DataFrame, what: str, console: Console
 ) -> None:

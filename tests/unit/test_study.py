@@ -58,6 +58,7 @@ OF_IMAGES = {
         "methods.enhanced.nearest": 2, "methods.enhanced.gamma": 0,
         "methods.enhanced.paraphrases": 0,
     },
+    "verify.unseen": 3,
     "image.fit.steps": 9,
     "image.fit.learning_rate": 0.1,
     "image.fit.weight_decay": 0.1,

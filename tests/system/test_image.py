@@ -1,0 +1,86 @@
+"""An image study on real Ray and real digits: training in actors, attacks, all of its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from distforget.plan import make_plan
+from distforget.store import Store
+from distforget.study import load_study
+from tests.conftest import write_study
+from tests.running import Undisturbed, run
+
+NEAREST = {"nearest": 2, "gamma": 0.0, "paraphrases": 0}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("image")
+    content = {
+        "name": "tiny",
+        "track": "image",
+        "dataset": {"targets": 1, "similar_per_target": 1, "per_class": 3, "unseen_per_class": 2},
+        "models": [{"name": "mlp", "path": "mlp:16"}],
+        "doses": [0, "all"],
+        "methods": ["retrain", {"name": "retrain", "enhanced": NEAREST}, "relabel_GDN"],
+        "unlearn_targets": 1,
+        "placebo_targets": 1,
+        "unlearn": {"retain_batch_size": 10, "retain_batches": 1},
+        "verify": {"similar": 1, "others": 4, "unseen": 5},
+        "image": {"fit": {"steps": 60, "record_every": 30}, "attack": {"steps": 10}},
+    }
+    path = write_study(folder / "tiny.yaml", content)
+    done = run("run", str(path), "--store", str(folder / "store"))
+    assert done.process.returncode == 0, done.text
+    return Undisturbed(path, folder / "store", done.text, folder / "store/studies/tiny")
+
+
+def test_every_cell_is_done(study: Undisturbed) -> None:
+    cells = pd.read_parquet(study.tables / "cells.parquet")
+    assert set(cells["state"]) == {"done"}
+    assert cells.groupby(["method", "variant"]).size().to_dict() == {
+        ("retrain", "plain"): 2, ("retrain", "enhanced"): 2, ("relabel_GDN", "plain"): 2,
+        ("relabel_GDN", "placebo"): 2,
+    }  # fmt: skip
+    assert (cells.loc[cells["method"] == "retrain", "steps"] == 0).all()
+
+
+def test_training_is_written_down(study: Undisturbed) -> None:
+    training = pd.read_parquet(study.tables / "training.parquet")
+    runs = training.groupby(["dose", "without", "nearest"], dropna=False)
+    assert len(runs) == 2 * 3
+    assert set(training["epoch"]) == {0, 30, 60}
+    for _, rows in runs:
+        assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
+        assert rows["held_out_accuracy"].between(0, 1).all()
+        assert (rows["kkt_residual"] > 0).all()
+    left_out = 30 - training.groupby("nearest", dropna=False)["tokens"].max() / 60
+    assert left_out.tolist() == [1, 3, 0]
+
+
+def test_each_asked_sample_has_scores_and_a_picture(study: Undisturbed) -> None:
+    scores = pd.read_parquet(study.tables / "scores.parquet")
+    pictures = pd.read_parquet(study.tables / "reconstructions.parquet")
+    ssim = scores[scores["metric"] == "ssim"]
+    assert set(ssim["role"]) == {"target", "similar", "other", "unseen"}
+    keys = ["phase", "dose", "method", "variant", "sample_id"]
+    both = ssim.merge(pictures, on=keys, how="outer", indicator=True)
+    assert (both["_merge"] == "both").all()
+    assert both["value"].equals(both["ssim"])
+
+
+def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:
+    found = pd.read_parquet(study.tables / "comparisons.parquet")
+    assert set(found["experiment"]) == {"E1", "E2", "E6", "retrained", "placebo"}
+    assert set(found["metric"]) == {"ssim"}
+    assert "control: ssim of trained against never-trained samples" in study.output
+
+
+def test_a_second_start_computes_nothing(study: Undisturbed) -> None:
+    again = run("run", str(study.study), "--store", str(study.store))
+    assert "0 steps computed now" in again.text
+    plan, store = make_plan(load_study(str(study.study))), Store(study.store)
+    assert all(store.is_done(step.key) for step in plan.steps())
