@@ -319,6 +319,28 @@ def tune(
 
 
 @app.command()
+def reconstruct(
+    model: Annotated[Path, typer.Argument(help="Folder with model.safetensors and config.json.")],
+    samples: Annotated[int, typer.Option(min=1, help="Training samples, as far as known.")] = 100,
+    to: Annotated[Path, typer.Option(help="Picture to write.")] = Path("reconstructed.png"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the attack's random start.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Read training images out of your own classifier's weights: no data is needed.
+
+    config.json looks like {"kind": "mlp", "hidden": [256, 256], "image_shape": [1, 28, 28],
+    "classes": 10, "bias": "first"}; the weights are named layers.0.weight, layers.0.bias, ...
+    The pictures are sorted by multiplier, the largest first.
+
+    Example: `distforget reconstruct my-model --samples 100 --to found.png`
+    """
+    from distforget.report.reconstructed import write_picture
+
+    residual = write_picture(model, samples, seed, device, to)
+    console.print(f"relative residual of the equations {residual:.3f}; picture: {to}")
+
+
+@app.command()
 def doctor(store: StoreOption = Path("results")) -> None:
     """Check this machine: packages, devices, memory, disk, store, a small Ray cluster.
 

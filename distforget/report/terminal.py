@@ -98,8 +98,8 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
         (
             "dataset",
             [plan.dataset],
-            f"{data.source}: {data.targets} targets x {data.similar_per_target} similar "
-            f"+ {data.others} others",
+            f"{data.source}: {data.targets} targets x {data.similar_per_target} similar, "
+            + (f"{data.per_class} a class" if data.per_class else f"{data.others} others"),
         ),
         ("model", plan.models, ", ".join(m.name for m in study.models)),
         ("finetune", plan.finetunes, f"doses {', '.join(map(str, study.dose_numbers()))}"),
@@ -210,8 +210,8 @@ def print_separation(found: pd.DataFrame, metric: str, console: Console) -> None
         table.add_column(name, justify="left" if name == "model" else "right")
     for row in found.itertuples():
         table.add_row(
-            str(row.model), str(row.dose), f"{row.trained:.2f}", f"{row.unseen:.2f}", f"{row.auc:.3f}",
-            f"{row.tpr:.2f}", str(row.n_trained), str(row.n_unseen),
+            str(row.model), str(row.dose), f"{row.trained:.2f}", f"{row.unseen:.2f}",
+            f"{row.auc:.3f}", f"{row.tpr:.2f}", str(row.n_trained), str(row.n_unseen),
         )  # fmt: skip
     console.print(table)
 

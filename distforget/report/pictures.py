@@ -1,0 +1,80 @@
+"""Pictures of what attacks found: originals beside reconstructions, before and after unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def pixels_of(row: Mapping[str, Any]) -> Pixels:
+    """[H, W, C] bytes of a row of `samples` or `reconstructions`."""
+    shape = (int(row["height"]), int(row["width"]), int(row["channels"]))
+    return np.frombuffer(row["pixels"], np.uint8).reshape(shape)
+
+
+def before_and_after(
+    samples: pa.Table, reconstructions: pa.Table, model: str, seed: int = 0
+) -> Figure:
+    """A row a target and dose: the original, V_b before, V_u after each method (SPEC section 5).
+
+    Under each reconstruction stands its SSIM with the original.
+    """
+    pictures = reconstructions.to_pandas()
+    pictures = pictures[(pictures["model"] == model) & (pictures["role"] == "target")]
+    pictures = pictures[pictures["seed"].eq(seed)]
+    originals = samples.to_pandas().query("role == 'target'").set_index("target_index")
+    after = pictures[pictures["phase"] == "post_unlearn"]
+    after = after[after["target_index"] == after["unlearned"]]
+    before = pictures[pictures["phase"] == "pre_unlearn"].set_index(["target_index", "dose"])
+    columns = list(after.groupby(["method", "variant"], sort=False).groups)
+    rows = sorted(after[["target_index", "dose"]].drop_duplicates().itertuples(index=False))
+    figure = Figure(figsize=(1.1 * (2 + len(columns)), 1.25 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), 2 + len(columns), squeeze=False)
+    found = after.set_index(["target_index", "dose", "method", "variant"])
+    for number, (target, dose) in enumerate(rows):
+        shown = [originals.loc[target].to_dict(), before.loc[(target, dose)].to_dict()]
+        for column in columns:
+            key = (target, dose, *column)
+            shown.append(found.loc[key].to_dict() if key in found.index else {})
+        for axis, row in zip(axes[number], shown, strict=True):
+            _show(axis, row)
+        axes[number, 0].set_ylabel(f"target {target:.0f}\ndose {dose:.0f}", fontsize=7)
+    titles = ["original", "before (V_b)", *(_title(*column) for column in columns)]
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=7)
+    return figure
+
+
+def grid(images_NHWC: Pixels, columns: int = 10) -> Figure:
+    """Images row after row."""
+    lines = -(-len(images_NHWC) // columns)
+    figure = Figure(figsize=(0.7 * columns, 0.7 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).flat
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, image_HWC in zip(axes, images_NHWC, strict=False):
+        axis.imshow(image_HWC, cmap="gray", vmin=0, vmax=255)
+    return figure
+
+
+def _title(method: str, variant: str) -> str:
+    return method if variant == "plain" else f"{method}\n{variant}"
+
+
+def _show(axis: Axes, row: Mapping[str, Any]) -> None:
+    axis.set_xticks([])
+    axis.set_yticks([])
+    if not row:
+        axis.set_xlabel("not done", fontsize=7)
+        return
+    axis.imshow(pixels_of(row), cmap="gray", vmin=0, vmax=255)
+    if "ssim" in row:
+        axis.set_xlabel(f"SSIM {row['ssim']:.2f}", fontsize=7)

@@ -1,0 +1,40 @@
+"""Attacks a classifier given as files, and draws what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from distforget.image_config import ImageConfig
+from distforget.report.pictures import grid
+from distforget.study import UsageError
+from distforget.tracks.image.models import MLP, load
+from distforget.tracks.image.reconstruction import reconstruct
+
+SHOWN = 100
+
+
+def write_picture(folder: Path, samples: int, seed: int, device: str, path: Path) -> float:
+    """Write the candidates of largest multipliers as a picture; the attack's relative residual.
+
+    Raises:
+        UsageError: the files are no classifier, or one of another kind than MLP.
+    """
+    model = load(folder).to(device)
+    if not isinstance(model, MLP):
+        raise UsageError(
+            f"{folder}: kind is {model.config.kind!r}; only 'mlp' can be attacked here"
+        )
+    config = ImageConfig()
+    count = round(config.candidates_per_sample * samples)
+    generator = torch.Generator(device).manual_seed(seed)
+    found = reconstruct(model, count, config.attack, generator)
+    order = found.multipliers.argsort(descending=True)[:SHOWN]
+    pixels_NCHW = (found.images_NCHW[order].clamp(0, 1) * 255).round().byte()
+    figure = grid(pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=150)
+    temporary.replace(path)
+    return found.residual
