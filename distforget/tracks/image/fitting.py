@@ -88,8 +88,8 @@ def fit_many(
 ) -> list[list[Point]]:
     """Train models of equal shape in place and side by side, each on its own data of any size.
 
-    What each becomes is what :func:`fit` makes of it, within floating-point noise. Smaller data sets
-    are padded; padding has weight 0.
+    What each becomes is what :func:`fit` makes of it, within floating-point noise. Smaller data
+    sets are padded; padding has weight 0.
 
     Raises:
         ValueError: no models, not as many data sets, or models of different shapes.

@@ -1,0 +1,128 @@
+"""The KKT equations of a trained MLP as matrix products; who solves them for what is for others.
+
+A stationary point of mean cross-entropy + (wd/2) |theta|^2 is a sum over its training samples,
+theta = sum_i lambda_i grad_theta m_i, where m_i is the margin of sample i, its own logit minus the
+others weighted by their softmax, and lambda_i = (1 - p_i) / (wd N), p_i the probability of its
+class. The gradient of a margin in layer l is the outer product of two vectors, a signal that comes
+back and the layer's input; so sums and inner products of gradients never need one sample's gradient.
+
+Source: Haim et al. 2022, "Reconstructing Training Data from Trained Neural Networks"; Buzaglo et
+al. 2023, "Deconstructing Data Reconstruction" (several classes, weight decay).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distforget.tracks.image.models import MLP
+
+Slope = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Gradients of N margins in one layer: the outer product of signal and input, row by row."""
+
+    signal_NO: Tensor
+    input_NI: Tensor
+
+
+def step(z: Tensor) -> Tensor:
+    """The slope of ReLU: 1 above 0."""
+    return (z > 0).to(z.dtype)
+
+
+def sigmoid(sharpness: float) -> Slope:
+    """A smooth slope of ReLU, which attacks can follow: sigmoid(sharpness * z)."""
+    return lambda z: torch.sigmoid(sharpness * z)
+
+
+def margin_factors(
+    model: MLP, images_ND: Tensor, labels_N: Tensor, multipliers_N: Tensor, slope: Slope = step
+) -> list[Factor]:
+    """Gradients of the margins of N flattened images, times their multipliers, layer by layer."""
+    layers = linear_layers(model)
+    inputs, slopes = [images_ND], []
+    for layer in layers[:-1]:
+        z_NH = layer(inputs[-1])
+        inputs.append(torch.relu(z_NH))
+        slopes.append(slope(z_NH))
+    own_NK = nn.functional.one_hot(labels_N, layers[-1].out_features).to(images_ND.dtype)
+    others_NK = layers[-1](inputs[-1]).masked_fill(own_NK.bool(), -torch.inf).softmax(1)
+    signal = multipliers_N[:, None] * (own_NK - others_NK)
+    signals = [signal]
+    for layer, slope_NH in zip(reversed(layers[1:]), reversed(slopes), strict=True):
+        signal = (signal @ layer.weight.detach()) * slope_NH
+        signals.append(signal)
+    return [Factor(s, i) for s, i in zip(reversed(signals), inputs, strict=True)]
+
+
+def linear_layers(model: MLP) -> list[nn.Linear]:
+    """The layers of an MLP, first to last."""
+    return [layer for layer in model.layers if isinstance(layer, nn.Linear)]
+
+
+def squared_distances(model: MLP, factors: Sequence[Factor]) -> list[Tensor]:
+    """|theta_l - sum of the gradients|^2 / |theta_l|^2 of each layer, its bias included."""
+    found = []
+    for layer, factor in zip(linear_layers(model), factors, strict=True):
+        apart = (layer.weight.detach() - factor.signal_NO.T @ factor.input_NI).square().sum()
+        if layer.bias is not None:
+            apart = apart + (layer.bias.detach() - factor.signal_NO.sum(0)).square().sum()
+        found.append(apart / squared_norm(layer))
+    return found
+
+
+def squared_norm(layer: nn.Linear) -> Tensor:
+    """|theta_l|^2 of a layer, its bias included."""
+    return sum((p.detach().square().sum() for p in layer.parameters()), torch.zeros(()))
+
+
+def alignments(model: MLP, factors: Sequence[Factor]) -> list[tuple[Tensor, Tensor]]:
+    """<theta_l, G_l> and <G_l, G_l> of each layer, G the sum of the gradients."""
+    found = []
+    for layer, factor in zip(linear_layers(model), factors, strict=True):
+        parts = [(layer.weight.detach(), factor.signal_NO.T @ factor.input_NI)]
+        if layer.bias is not None:
+            parts.append((layer.bias.detach(), factor.signal_NO.sum(0)))
+        found.append(
+            (
+                torch.stack([(theta * g).sum() for theta, g in parts]).sum(),
+                torch.stack([g.square().sum() for _, g in parts]).sum(),
+            )
+        )
+    return found
+
+
+def gram(model: MLP, left: Sequence[Factor], right: Sequence[Factor]) -> Tensor:
+    """Inner products of N with M gradients: (N, M)."""
+    found = torch.zeros(())
+    for layer, one, other in zip(linear_layers(model), left, right, strict=True):
+        inputs_NM = one.input_NI @ other.input_NI.T
+        if layer.bias is not None:
+            inputs_NM = inputs_NM + 1
+        found = found + (one.signal_NO @ other.signal_NO.T) * inputs_NM
+    return found
+
+
+def projections(model: MLP, factors: Sequence[Factor]) -> Tensor:
+    """Inner products of N gradients with the weights: (N,)."""
+    found = torch.zeros(())
+    for layer, factor in zip(linear_layers(model), factors, strict=True):
+        found = found + (factor.signal_NO * layer(factor.input_NI).detach()).sum(1)
+    return found
+
+
+def right_singular_vectors(layer: nn.Linear, rank: int) -> Tensor:
+    """The top right singular vectors of [W | b] (of W without a bias): (K, D + 1), orthonormal.
+
+    K is less than asked where there are no more.
+    """
+    bias = [] if layer.bias is None else [layer.bias.detach()[:, None]]
+    return torch.linalg.svd(torch.cat([layer.weight.detach(), *bias], 1), full_matrices=False).Vh[
+        :rank
+    ]

@@ -1,0 +1,202 @@
+"""Reads training images out of an MLP's weights: solves its KKT equations for samples.
+
+Knows the weights, the architecture and the mean image of the pool; it sees no training sample, and
+whether what it found resembles one is for others to judge.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from distforget.study import Frozen
+from distforget.tracks.image import kkt
+from distforget.tracks.image.models import MLP
+
+
+class ReconstructionConfig(Frozen):
+    """Adam on candidates and their multipliers."""
+
+    steps: int = Field(1000, ge=1)
+    learning_rate: float = Field(0.02, gt=0, description="of both; falls to 0 on a cosine")
+    start_scale: float = Field(0.05, gt=0, description="standard deviation of the first candidates")
+    sharpness_start: float = Field(10.0, gt=0, description="slope of ReLU: sigmoid(sharpness z)")
+    sharpness_end: float = Field(100.0, gt=0, description="approached geometrically")
+    range_weight: float = Field(0.1, ge=0, description="prior: pixels lie between 0 and 1")
+    sparse_weight: float = Field(
+        0.1, ge=0, description="prior: most pixels are 0 (dark backgrounds); 0 for photographs"
+    )
+    sparse_width: float = Field(0.1, gt=0, description="what this prior takes for 0, in pixels")
+    span: float = Field(
+        0.5,
+        ge=0,
+        description="candidates lie in the span of so many singular vectors of the first layer, as "
+        "a share of their number; 0: anywhere",
+    )
+    restarts: int = Field(
+        1, ge=1, description="starts; the worse half is dropped after 1/4, 1/2, 3/4 of the steps"
+    )
+
+
+class Reconstruction(NamedTuple):
+    """What was read out of a model."""
+
+    images_NCHW: Tensor
+    """Pixels, the mean image added; not clipped."""
+    multipliers: Tensor
+    """(N,) how much each candidate contributes to the weights."""
+    residual: float
+    """|theta - sum of the candidates' gradients| / |theta|, as `fitting.Point.kkt_residual`."""
+
+
+def candidate_labels(num_candidates: int, classes: int) -> Tensor:
+    """The class of each candidate: all classes in turn."""
+    return torch.arange(num_candidates) % classes
+
+
+def reconstruct(
+    model: MLP,
+    num_candidates: int,
+    config: ReconstructionConfig,
+    generator: torch.Generator,
+    mean_CHW: Tensor | None = None,
+) -> Reconstruction:
+    """Candidates x_i and multipliers lambda_i that make up the weights.
+
+    Minimises sum over layers |theta_l - G_l|^2 / |theta_l|^2, G = sum_i lambda_i grad m_i (see
+    `kkt`), and the priors on pixels. Runs where the model is, in its dtype. Of several starts the
+    one of least objective is taken.
+
+    Args:
+        model: as trained; its images had `mean_CHW` subtracted.
+        num_candidates: about twice the number of training samples; labels are spread evenly.
+        generator: of the random starts, on the model's device.
+        mean_CHW: the pool's mean image, which the attacker knows; None: images were not centred.
+    """
+    if mean_CHW is None:
+        mean_CHW = torch.zeros(model.config.image_shape)
+    attempts = [
+        _Attempt(model, num_candidates, config, generator, mean_CHW) for _ in range(config.restarts)
+    ]
+    for quarter in (1, 2, 3):
+        if len(attempts) > 1:
+            for attempt in attempts:
+                attempt.advance(config.steps * quarter // 4)
+            attempts = sorted(attempts, key=_Attempt.objective)[: math.ceil(len(attempts) / 2)]
+    for attempt in attempts:
+        attempt.advance(config.steps)
+    return min(attempts, key=_Attempt.objective).result()
+
+
+class _Attempt:
+    """One start and how far it has come."""
+
+    def __init__(
+        self,
+        model: MLP,
+        num_candidates: int,
+        config: ReconstructionConfig,
+        generator: torch.Generator,
+        mean_CHW: Tensor,
+    ) -> None:
+        weight = kkt.linear_layers(model)[0].weight.detach()
+        like = {"dtype": weight.dtype, "device": weight.device}
+        self.model, self.config, self.step = model, config, 0
+        self.mean_D = mean_CHW.flatten().to(**like)
+        self.labels_N = candidate_labels(num_candidates, model.config.classes).to(weight.device)
+        self.basis_KD = _span(model, num_candidates, config)
+        width = weight.shape[1] if self.basis_KD is None else len(self.basis_KD)
+        start_NK = torch.randn(num_candidates, width, generator=generator, **like)
+        self.coordinates_NK = (config.start_scale * start_NK).requires_grad_()
+        self.log_multipliers_N = torch.zeros(num_candidates, **like).requires_grad_()
+        self._calibrate()
+        self.optimizer = torch.optim.Adam(
+            [self.coordinates_NK, self.log_multipliers_N], lr=config.learning_rate, fused=True
+        )
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, config.steps)
+
+    def advance(self, until: int) -> None:
+        """Take steps up to a number of them."""
+        while self.step < until:
+            self.optimizer.zero_grad()
+            self._loss().backward()
+            self.optimizer.step()
+            self.schedule.step()
+            self.step += 1
+
+    @torch.no_grad()
+    def objective(self) -> float:
+        """What is minimised, at this step's sharpness."""
+        return float(self._loss())
+
+    @torch.no_grad()
+    def result(self) -> Reconstruction:
+        """The candidates as they are, and how well they solve the equations."""
+        factors = self._factors(kkt.step)
+        sizes = torch.stack([kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)])
+        apart = torch.stack(kkt.squared_distances(self.model, factors)) * sizes
+        images_NCHW = (self._candidates() + self.mean_D).unflatten(1, self.model.config.image_shape)
+        residual = float((apart.sum() / sizes.sum()).sqrt())
+        return Reconstruction(images_NCHW, self.log_multipliers_N.exp(), residual)
+
+    def _candidates(self) -> Tensor:
+        if self.basis_KD is None:
+            return self.coordinates_NK
+        return self.coordinates_NK @ self.basis_KD
+
+    def _factors(self, slope: kkt.Slope) -> list[kkt.Factor]:
+        return kkt.margin_factors(
+            self.model, self._candidates(), self.labels_N, self.log_multipliers_N.exp(), slope
+        )
+
+    def _slope(self) -> kkt.Slope:
+        start, end = self.config.sharpness_start, self.config.sharpness_end
+        return kkt.sigmoid(start * (end / start) ** (self.step / self.config.steps))
+
+    def _loss(self) -> Tensor:
+        candidates_ND = self._candidates()
+        factors = kkt.margin_factors(
+            self.model,
+            candidates_ND,
+            self.labels_N,
+            self.log_multipliers_N.exp(),
+            self._slope(),
+        )
+        loss = torch.stack(kkt.squared_distances(self.model, factors)).sum()
+        return loss + pixel_prior(candidates_ND + self.mean_D, self.config)
+
+    @torch.no_grad()
+    def _calibrate(self) -> None:
+        """Scale all multipliers by least squares, so that the start is neither 0 nor far too big."""
+        found = kkt.alignments(self.model, self._factors(self._slope()))
+        sizes = [kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)]
+        along = sum(float(a / size) for (a, _), size in zip(found, sizes, strict=True))
+        power = sum(float(p / size) for (_, p), size in zip(found, sizes, strict=True))
+        if along > 0:
+            self.log_multipliers_N += math.log(along / power)
+
+
+def pixel_prior(pixels_ND: Tensor, config: ReconstructionConfig) -> Tensor:
+    """What images are like: pixels between 0 and 1, and most of them 0; means over pixels."""
+    beyond_ND = torch.relu(-pixels_ND) + torch.relu(pixels_ND - 1)
+    prior = config.range_weight * beyond_ND.square().mean()
+    if config.sparse_weight:
+        bright = torch.log1p(pixels_ND.abs() / config.sparse_width).mean()
+        prior = prior + config.sparse_weight * bright
+    return prior
+
+
+def _span(model: MLP, num_candidates: int, config: ReconstructionConfig) -> Tensor | None:
+    """Rows that span the candidates (K, D), None for all images.
+
+    At a stationary point the rows of [W1 | b1] are combinations of the training samples' [x, 1].
+    """
+    if not config.span:
+        return None
+    layer = kkt.linear_layers(model)[0]
+    rank = max(1, round(config.span * num_candidates))
+    return kkt.right_singular_vectors(layer, rank)[:, : layer.in_features]
