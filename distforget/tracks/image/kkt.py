@@ -4,7 +4,7 @@ A stationary point of mean cross-entropy + (wd/2) |theta|^2 is a sum over its tr
 theta = sum_i lambda_i grad_theta m_i, where m_i is the margin of sample i, its own logit minus the
 others weighted by their softmax, and lambda_i = (1 - p_i) / (wd N), p_i the probability of its
 class. The gradient of a margin in layer l is the outer product of two vectors, a signal that comes
-back and the layer's input; so sums and inner products of gradients never need one sample's gradient.
+back and the layer's input; so sums and inner products never need the gradient of one sample.
 
 Source: Haim et al. 2022, "Reconstructing Training Data from Trained Neural Networks"; Buzaglo et
 al. 2023, "Deconstructing Data Reconstruction" (several classes, weight decay).
