@@ -116,9 +116,7 @@ def test_weights_are_the_sum_where_training_is_stationary() -> None:
     curve = fit(model, train, FitConfig(steps=2000, weight_decay=1e-3))
     chance_N = model(train.images_NCHW).softmax(1)[torch.arange(12), train.labels_N].detach()
     multipliers_N = (1 - chance_N) / (1e-3 * 12)
-    factors = kkt.margin_factors(
-        model, train.images_NCHW.flatten(1), train.labels_N, multipliers_N
-    )
+    factors = kkt.margin_factors(model, train.images_NCHW.flatten(1), train.labels_N, multipliers_N)
     distances = kkt.squared_distances(model, factors)
     layers = kkt.linear_layers(model)
     apart = [float(d * kkt.squared_norm(la)) for d, la in zip(distances, layers, strict=True)]

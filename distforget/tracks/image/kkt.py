@@ -82,19 +82,14 @@ def squared_norm(layer: nn.Linear) -> Tensor:
     return sum((p.detach().square().sum() for p in layer.parameters()), torch.zeros(()))
 
 
-def alignments(model: MLP, factors: Sequence[Factor]) -> list[tuple[Tensor, Tensor]]:
-    """<theta_l, G_l> and <G_l, G_l> of each layer, G the sum of the gradients."""
+def relative_squared_norms(model: MLP, factors: Sequence[Factor]) -> list[Tensor]:
+    """|sum of the gradients|^2 / |theta_l|^2 of each layer, its bias included."""
     found = []
     for layer, factor in zip(linear_layers(model), factors, strict=True):
-        parts = [(layer.weight.detach(), factor.signal_NO.T @ factor.input_NI)]
+        norm = (factor.signal_NO.T @ factor.input_NI).square().sum()
         if layer.bias is not None:
-            parts.append((layer.bias.detach(), factor.signal_NO.sum(0)))
-        found.append(
-            (
-                torch.stack([(theta * g).sum() for theta, g in parts]).sum(),
-                torch.stack([g.square().sum() for _, g in parts]).sum(),
-            )
-        )
+            norm = norm + factor.signal_NO.sum(0).square().sum()
+        found.append(norm / squared_norm(layer))
     return found
 
 

@@ -47,24 +47,19 @@ def kkt_membership(
     Raises:
         UsageError: `itself` does not fit the queries or the known samples.
     """
-    rows = [None] * len(queries.labels_N) if itself is None else list(itself)
-    count = len(known.labels_N)
-    if len(rows) != len(queries.labels_N) or any(
-        r is not None and not 0 <= r < count for r in rows
-    ):
+    count, wanted = len(known.labels_N), len(queries.labels_N)
+    rows = [None] * wanted if itself is None else list(itself)
+    if len(rows) != wanted or any(r is not None and not 0 <= r < count for r in rows):
         raise UsageError(
-            f"itself must name for each of the {len(queries.labels_N)} queries None or a row of the "
-            f"{count} known samples"
+            f"itself must name for each of the {wanted} queries None or a row of the {count} "
+            "known samples"
         )
     exact = MLP(model.config).double()
     exact.load_state_dict(model.state_dict())
     ours, asked = _factors(exact, known), _factors(exact, queries)
-    gram_NN, target_N = (
-        _numbers(kkt.gram(exact, ours, ours)),
-        _numbers(kkt.projections(exact, ours)),
-    )
-    cross_NQ, self_Q = _numbers(kkt.gram(exact, ours, asked)), _own(exact, asked)
-    along_Q = _numbers(kkt.projections(exact, asked))
+    gram_NN, cross_NQ = (_numbers(kkt.gram(exact, ours, those)) for those in (ours, asked))
+    target_N, along_Q = (_numbers(kkt.projections(exact, those)) for those in (ours, asked))
+    self_Q = _own(exact, asked)
     start_N = np.linalg.norm(gram_NN, axis=0) > 0
     _, base_N = nonnegative_least_squares(gram_NN, target_N, start_N)
     found = np.zeros(len(rows))

@@ -24,6 +24,7 @@ class ReconstructionConfig(Frozen):
     steps: int = Field(1000, ge=1)
     learning_rate: float = Field(0.02, gt=0, description="of both; falls to 0 on a cosine")
     start_scale: float = Field(0.05, gt=0, description="standard deviation of the first candidates")
+    start_share: float = Field(0.03, gt=0, description="|G| / |theta| of the first candidates")
     sharpness_start: float = Field(10.0, gt=0, description="slope of ReLU: sigmoid(sharpness z)")
     sharpness_end: float = Field(100.0, gt=0, description="approached geometrically")
     range_weight: float = Field(0.1, ge=0, description="prior: pixels lie between 0 and 1")
@@ -171,13 +172,14 @@ class _Attempt:
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        """Scale all multipliers by least squares, so that the start is neither 0 nor far too big."""
-        found = kkt.alignments(self.model, self._factors(self._slope()))
-        sizes = [kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)]
-        along = sum(float(a / size) for (a, _), size in zip(found, sizes, strict=True))
-        power = sum(float(p / size) for (_, p), size in zip(found, sizes, strict=True))
-        if along > 0:
-            self.log_multipliers_N += math.log(along / power)
+        """Scale all multipliers so that the first gradients have a set share of the weights' norm.
+
+        Not by least squares: random candidates are as often as not turned away from the weights.
+        """
+        factors = self._factors(self._slope())
+        norms = kkt.relative_squared_norms(self.model, factors)
+        share = self.config.start_share / math.sqrt(float(torch.stack(norms).mean()))
+        self.log_multipliers_N += math.log(share)
 
 
 def pixel_prior(pixels_ND: Tensor, config: ReconstructionConfig) -> Tensor:
