@@ -4,7 +4,7 @@ A stationary point of mean cross-entropy + (wd/2) |theta|^2 is a sum over its tr
 theta = sum_i lambda_i grad_theta m_i, where m_i is the margin of sample i, its own logit minus the
 others weighted by their softmax, and lambda_i = (1 - p_i) / (wd N), p_i the probability of its
 class. The gradient of a margin in layer l is the outer product of two vectors, a signal that comes
-back and the layer's input; so sums and inner products of gradients never need one sample's gradient.
+back and the layer's input; so sums and inner products never need the gradient of one sample.
 
 Source: Haim et al. 2022, "Reconstructing Training Data from Trained Neural Networks"; Buzaglo et
 al. 2023, "Deconstructing Data Reconstruction" (several classes, weight decay).
@@ -82,19 +82,14 @@ def squared_norm(layer: nn.Linear) -> Tensor:
     return sum((p.detach().square().sum() for p in layer.parameters()), torch.zeros(()))
 
 
-def alignments(model: MLP, factors: Sequence[Factor]) -> list[tuple[Tensor, Tensor]]:
-    """<theta_l, G_l> and <G_l, G_l> of each layer, G the sum of the gradients."""
+def relative_squared_norms(model: MLP, factors: Sequence[Factor]) -> list[Tensor]:
+    """|sum of the gradients|^2 / |theta_l|^2 of each layer, its bias included."""
     found = []
     for layer, factor in zip(linear_layers(model), factors, strict=True):
-        parts = [(layer.weight.detach(), factor.signal_NO.T @ factor.input_NI)]
+        norm = (factor.signal_NO.T @ factor.input_NI).square().sum()
         if layer.bias is not None:
-            parts.append((layer.bias.detach(), factor.signal_NO.sum(0)))
-        found.append(
-            (
-                torch.stack([(theta * g).sum() for theta, g in parts]).sum(),
-                torch.stack([g.square().sum() for _, g in parts]).sum(),
-            )
-        )
+            norm = norm + factor.signal_NO.sum(0).square().sum()
+        found.append(norm / squared_norm(layer))
     return found
 
 

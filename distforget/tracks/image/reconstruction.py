@@ -146,13 +146,14 @@ class _Attempt:
 
     @torch.no_grad()
     def _calibrate(self) -> None:
-        """Scale all multipliers by least squares, so that the start is neither 0 nor far too big."""
-        found = kkt.alignments(self.model, self._factors(self._slope()))
-        sizes = [kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)]
-        along = sum(float(a / size) for (a, _), size in zip(found, sizes, strict=True))
-        power = sum(float(p / size) for (_, p), size in zip(found, sizes, strict=True))
-        if along > 0:
-            self.log_multipliers_N += math.log(along / power)
+        """Scale all multipliers so that the first gradients have a set share of the weights' norm.
+
+        Not by least squares: random candidates are as often as not turned away from the weights.
+        """
+        factors = self._factors(self._slope())
+        norms = kkt.relative_squared_norms(self.model, factors)
+        share = self.config.start_share / math.sqrt(float(torch.stack(norms).mean()))
+        self.log_multipliers_N += math.log(share)
 
 
 def pixel_prior(pixels_ND: Tensor, config: ReconstructionConfig) -> Tensor:

@@ -1,0 +1,183 @@
+"""The attack's equations against autograd and naive loops; what it reads out of a tiny model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from distforget.image_config import FitConfig
+from distforget.tracks.image import kkt
+from distforget.tracks.image.fitting import Labelled, fit
+from distforget.tracks.image.models import MLP, MLPConfig, build
+from distforget.tracks.image.reconstruction import (
+    ReconstructionConfig,
+    candidate_labels,
+    pixel_prior,
+    reconstruct,
+)
+from distforget.tracks.image.ssim import best_matches
+from tests.strokes import strokes
+
+
+def margins(model: MLP, images_ND: Tensor, labels_N: Tensor) -> list[Tensor]:
+    """Own logit minus the others, weighted by their softmax, which is held fixed."""
+    found = []
+    for logits_K, label in zip(model(images_ND), labels_N.tolist(), strict=True):
+        others = torch.cat([logits_K[:label], logits_K[label + 1 :]])
+        found.append(logits_K[label] - (others.softmax(0).detach() * others).sum())
+    return found
+
+
+def gradients(model: MLP, images_ND: Tensor, labels_N: Tensor) -> list[list[Tensor]]:
+    """Of each margin by each parameter."""
+    return [
+        list(torch.autograd.grad(margin, list(model.parameters()), retain_graph=True))
+        for margin in margins(model, images_ND, labels_N)
+    ]
+
+
+def problem(bias: str, hidden: tuple[int, ...], seed: int) -> tuple[MLP, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    config = MLPConfig.model_validate(
+        {"image_shape": (1, 3, 4), "hidden": hidden, "classes": 4, "bias": bias}
+    )
+    model = build(config, generator).double()
+    assert isinstance(model, MLP)
+    images_ND = torch.randn(6, 12, generator=generator, dtype=torch.float64)
+    multipliers_N = torch.rand(6, generator=generator, dtype=torch.float64)
+    return model, images_ND, torch.arange(6) % 4, multipliers_N
+
+
+problems = (
+    st.sampled_from(["first", "all", "none"]),
+    st.sampled_from([(5,), (7, 6), (6, 5, 7)]),
+    st.integers(0, 10**6),
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(*problems)
+def test_the_sum_of_gradients_is_autograds(bias: str, hidden: tuple[int, ...], seed: int) -> None:
+    model, images_ND, labels_N, multipliers_N = problem(bias, hidden, seed)
+    factors = kkt.margin_factors(model, images_ND, labels_N, multipliers_N)
+    expected = torch.autograd.grad(
+        (multipliers_N * torch.stack(margins(model, images_ND, labels_N))).sum(),
+        list(model.parameters()),
+    )
+    found = []
+    for layer, factor in zip(kkt.linear_layers(model), factors, strict=True):
+        found.append(factor.signal_NO.T @ factor.input_NI)
+        found += [] if layer.bias is None else [factor.signal_NO.sum(0)]
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(*problems)
+def test_the_loss_is_a_naive_loops(bias: str, hidden: tuple[int, ...], seed: int) -> None:
+    model, images_ND, labels_N, multipliers_N = problem(bias, hidden, seed)
+    found = kkt.squared_distances(
+        model, kkt.margin_factors(model, images_ND, labels_N, multipliers_N)
+    )
+    by_sample = gradients(model, images_ND, labels_N)
+    apart, size = [0.0] * len(found), [0.0] * len(found)
+    for number, (name, theta) in enumerate(model.named_parameters()):
+        layer = int(name.split(".")[1])
+        total = sum(m * g[number] for m, g in zip(multipliers_N, by_sample, strict=True))
+        apart[layer] += float((theta - total).square().sum())
+        size[layer] += float(theta.square().sum())
+    expected = [a / s for a, s in zip(apart, size, strict=True)]
+    assert [float(f) for f in found] == pytest.approx(expected, abs=1e-8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(*problems)
+def test_inner_products_are_those_of_whole_gradients(
+    bias: str, hidden: tuple[int, ...], seed: int
+) -> None:
+    model, images_ND, labels_N, _ = problem(bias, hidden, seed)
+    factors = kkt.margin_factors(model, images_ND, labels_N, torch.ones(6, dtype=torch.float64))
+    flat_NP = torch.stack(
+        [torch.cat([g.flatten() for g in row]) for row in gradients(model, images_ND, labels_N)]
+    )
+    theta_P = torch.cat([p.detach().flatten() for p in model.parameters()])
+    torch.testing.assert_close(kkt.gram(model, factors, factors), flat_NP @ flat_NP.T)
+    torch.testing.assert_close(kkt.projections(model, factors), flat_NP @ theta_P)
+
+
+def test_weights_are_the_sum_where_training_is_stationary() -> None:
+    images = strokes(12, 0)
+    train = Labelled(images - images.mean(0), torch.arange(12) % 4)
+    model = build(MLPConfig(image_shape=(1, 16, 16), hidden=(32, 32), classes=4),
+                  torch.Generator().manual_seed(0))  # fmt: skip
+    assert isinstance(model, MLP)
+    curve = fit(model, train, FitConfig(steps=2000, weight_decay=1e-3))
+    chance_N = model(train.images_NCHW).softmax(1)[torch.arange(12), train.labels_N].detach()
+    multipliers_N = (1 - chance_N) / (1e-3 * 12)
+    factors = kkt.margin_factors(model, train.images_NCHW.flatten(1), train.labels_N, multipliers_N)
+    distances = kkt.squared_distances(model, factors)
+    layers = kkt.linear_layers(model)
+    apart = [float(d * kkt.squared_norm(la)) for d, la in zip(distances, layers, strict=True)]
+    size = sum(float(p.square().sum()) for p in model.parameters())
+    assert (sum(apart) / size) ** 0.5 == pytest.approx(curve[-1].kkt_residual, rel=1e-3)
+
+
+def test_the_prior_counts_pixels_out_of_range_and_bright_ones() -> None:
+    config = ReconstructionConfig(range_weight=2, sparse_weight=3, sparse_width=0.5)
+    pixels = torch.tensor([[-1.0, 0.0, 0.5, 3.0]])
+    # beyond: 1, 0, 0, 2; |pixel|/0.5: 2, 0, 1, 6
+    bright = torch.tensor([3.0, 1, 2, 7]).log().mean()
+    expected = 2 * (1 + 4) / 4 + 3 * bright.item()
+    assert pixel_prior(pixels, config).item() == pytest.approx(expected)
+
+
+def test_classes_are_spread_evenly() -> None:
+    assert candidate_labels(6, 4).tolist() == [0, 1, 2, 3, 0, 1]
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[MLP, Tensor, Tensor]:
+    """A model of ten strokes, those strokes, and the pool's mean."""
+    images, mean = strokes(10, 5), strokes(300, 6).mean(0)
+    model = build(MLPConfig(image_shape=(1, 16, 16), hidden=(128, 128), classes=5),
+                  torch.Generator().manual_seed(3))  # fmt: skip
+    assert isinstance(model, MLP)
+    fit(model, Labelled(images - mean, torch.arange(10) % 5), FitConfig(steps=1000))
+    return model, images, mean
+
+
+def test_training_images_are_found_and_others_are_not(
+    trained: tuple[MLP, Tensor, Tensor],
+) -> None:
+    model, images, mean = trained
+    config = ReconstructionConfig(steps=1000)
+    found = reconstruct(model, 20, config, torch.Generator().manual_seed(0), mean)
+    members = best_matches(found.images_NCHW, images, mean).ssim_M
+    strangers = best_matches(found.images_NCHW, strokes(40, 7), mean).ssim_M
+    assert found.residual < 0.3
+    assert members.median() > 0.7
+    assert members.median() > strangers.max()
+
+
+def test_equal_generators_find_equal_images(trained: tuple[MLP, Tensor, Tensor]) -> None:
+    model, _, mean = trained
+    config = ReconstructionConfig(steps=20)
+    first, second = (
+        reconstruct(model, 12, config, torch.Generator().manual_seed(1), mean) for _ in range(2)
+    )
+    assert torch.equal(first.images_NCHW, second.images_NCHW)
+    assert first.images_NCHW.shape == (12, 1, 16, 16)
+    assert first.multipliers.min() > 0
+
+
+def test_the_dtype_is_the_models(trained: tuple[MLP, Tensor, Tensor]) -> None:
+    model, _, mean = trained
+    exact = MLP(model.config).double()
+    exact.load_state_dict(nn.Module.state_dict(model))
+    found = reconstruct(
+        exact, 10, ReconstructionConfig(steps=2), torch.Generator().manual_seed(1), mean
+    )
+    assert found.images_NCHW.dtype == found.multipliers.dtype == torch.float64
