@@ -68,6 +68,7 @@ OF_IMAGES = {
     "image.attack.steps": 9,
     "image.attack.learning_rate": 0.1,
     "image.attack.start_scale": 0.1,
+    "image.attack.start_share": 0.1,
     "image.attack.sharpness_start": 1.0,
     "image.attack.sharpness_end": 9.0,
     "image.attack.range_weight": 0.2,
