@@ -108,7 +108,8 @@ def false_verdicts(count: int) -> list[dict[str, Any]]:
             for what, found, expected, margin, bad in (
                 ("direction, margin 0", known, "positive", 0.0, ("supported", "contradicted")),
                 ("direction", known, "positive", MARGIN, ("supported", "contradicted")),
-                ("about 0", shifted, "zero", MARGIN, ("supported", "contradicted")),
+                ("about 0 supported", shifted, "zero", MARGIN, ("supported",)),
+                ("about 0 contradicted", shifted, "zero", MARGIN, ("contradicted",)),
             ):
                 wrong = 0
                 for start in range(0, count * METHODS, METHODS):

@@ -253,6 +253,43 @@ def query(
 
 
 @app.command()
+def figures(
+    study: StudyArgument,
+    figure: Annotated[
+        str,
+        typer.Option(help="Number in the paper, verdicts, doses-target, doses-similar, damage."),
+    ] = "",
+    every: Annotated[
+        bool, typer.Option("--all", help="All there are, and what is missing.")
+    ] = False,
+    formats: Annotated[str, typer.Option("--format", help="pdf, svg, png; several: a,b.")] = "pdf",
+    to: Annotated[Path | None, typer.Option(help="Folder; else beside the tables.")] = None,
+    store: StoreOption = Path("results"),
+) -> None:
+    """Draw the paper's figures from a study's tables, as far as it is done.
+
+    Writes a file a figure and model, and says which cannot be drawn and why.
+
+    Example: `distforget figures demo --figure 12 --format png`
+    """
+    from distforget.plan import make_plan
+    from distforget.report import figure_numbers, figure_style, study_tables
+    from distforget.store import Store
+
+    if bool(figure) == every:
+        raise UsageError("give --figure, e.g. --figure 12, or --all")
+    kinds = figure_style.formats(formats)
+    tables = study_tables.read(make_plan(load_study(study)), Store(store))
+    folder = to or store / "studies" / tables.name / "figures"
+    for drawn in figure_numbers.draw(tables, figure):
+        if drawn.figure is None:
+            console.print(f"{drawn.name}: none: {escape(drawn.lacking)}")
+        else:
+            for path in figure_style.write(drawn.figure, folder / drawn.name, kinds):
+                console.print(f"{path}", soft_wrap=True, highlight=False)
+
+
+@app.command()
 def ask(
     study: StudyArgument,
     cell: Annotated[str, typer.Argument(help="A done cell, as in column `cell` of table `cells`.")],

@@ -35,7 +35,7 @@ class Experiment:
     dose: Literal["all", "none", "each"]
     """Training data of the left side: with all similar samples (W), without (W/O), any."""
     variant: Literal["plain", "enhanced", "placebo"]
-    """Cells of the left side; variants with names of a study's own count as plain."""
+    """Kind of the cells of the left side."""
     expected: Expected
     title: str
     track: Literal["text", "image", ""] = "text"
@@ -164,6 +164,13 @@ def compare(
     )
 
 
+def kind_of(variant: str) -> Literal["plain", "enhanced", "placebo"]:
+    """What a variant's name says: names of a study's own count as plain."""
+    if variant == PLACEBO:
+        return "placebo"
+    return "enhanced" if variant.startswith("enhanced") else "plain"
+
+
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
     shares = metric.startswith("rouge") or metric.endswith("probability")
@@ -186,9 +193,9 @@ def as_expected(
 
 def _rows(experiment: Experiment, post: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
     """Left and right side of an experiment, a row a target."""
-    named = post["variant"].where(~post["variant"].str.startswith("enhanced"), "enhanced")
-    kind = named.where(named.isin(["enhanced", PLACEBO]), "plain")
-    left = post[(kind == experiment.variant) & (post["role"] == experiment.role)]
+    left = post[
+        (post["variant"].map(kind_of) == experiment.variant) & (post["role"] == experiment.role)
+    ]
     highest = post["dose"].max()
     if experiment.dose == "all":
         left = left[(left["dose"] == highest) & (highest > 0)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -12,14 +11,8 @@ from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import damages, verdicts
 from distforget.plan import Plan
+from distforget.report.study_tables import cells_a_dose, planned_cells
 from distforget.report.terminal import print_dose_response, print_separation, print_verdicts
-
-
-def planned_cells(plan: Plan) -> dict[tuple[str, str, str], int]:
-    """Cells planned at each dose (targets times seeds) by model, method and variant."""
-    about = (step.about for step in plan.cells)
-    counted = Counter((str(a["model"]), str(a["method"]), str(a["variant"])) for a in about)
-    return {key: cells // len(plan.study.doses) for key, cells in counted.items()}
 
 
 def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console) -> None:
@@ -28,7 +21,7 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
         return
     metric, margin = plan.study.verify.metric, plan.study.verify.margin
     print_verdicts(
-        verdicts(tables["comparisons"], tables["cells"], planned_cells(plan), margin),
+        verdicts(tables["comparisons"], tables["cells"], cells_a_dose(planned_cells(plan)), margin),
         damages(tables["scores"], tables["cells"]),
         metric,
         console,

@@ -1,0 +1,168 @@
+"""What all figures share: colours by meaning, panels, captions, marks for what is missing, files.
+
+Figures are made without pyplot, so that nothing global is left behind.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from distforget import disk, schemas
+from distforget.study import UsageError
+
+Format = Literal["pdf", "svg", "png"]
+
+WIDTH = 7.0
+"""Inches: two columns of a printed page; also the type sizes below are of print."""
+TITLE_SIZE, CAPTION_SIZE = 8.5, 6.5
+STYLE: dict[Any, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "distforget",
+}
+
+# Okabe and Ito's palette for methods, Tol's muted one for what is compared: no colour means two
+# things, and all can be told apart with any colour vision.
+FAMILIES = {"GA": "#D55E00", "NPO": "#0072B2", "GDR": "#009E73", "TV": "#CC79A7"}
+OTHER_FAMILIES = ("#332288", "#999933", "#661100", "#AA4499")
+QUANTITIES = {
+    "post-pre_unlearn": ("#56B4E9", "after minus before unlearning"),
+    "post-pre_finetune": ("#E69F00", "after unlearning minus before fine-tuning"),
+    "dose-dose": ("#882255", "with minus without similar samples"),
+}
+STATES = {"before fine-tuning": "#888888", "before unlearning": "#000000"}
+PLACEBO_BAND = "#DDDDDD"
+REGULARISERS = {"": ("o", "-"), "KLN": ("s", "--"), "GDN": ("^", "-.")}
+
+
+def formats(given: str) -> list[Format]:
+    """What '--format pdf,png' asks for.
+
+    Raises:
+        UsageError: one of them is not known.
+    """
+    names = [name.strip() for name in given.split(",")]
+    for name in names:
+        if name not in get_args(Format):
+            raise UsageError(f"--format {given}: {name!r} is none of {', '.join(get_args(Format))}")
+    return [cast(Format, name) for name in names]
+
+
+def method_style(method: str) -> tuple[str, str, str]:
+    """Colour (its family), marker and line (its regulariser) of a method."""
+    family, _, regulariser = method.partition("_")
+    colour = FAMILIES.get(family) or OTHER_FAMILIES[sum(map(ord, family)) % len(OTHER_FAMILIES)]
+    return (colour, *REGULARISERS.get(regulariser, ("D", ":")))
+
+
+def panels(count: int, height: float, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    """A figure of panels in reading order, on common axes.
+
+    Args:
+        height: of a panel, in inches.
+    """
+    across = min(count, columns)
+    down = -(-count // across)
+    width = WIDTH if across > 1 else 0.75 * WIDTH
+    figure = Figure(figsize=(width, down * height + 0.3), layout="constrained")
+    made: list[Axes] = list(
+        figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat
+    )
+    for axes in made[count:]:
+        axes.remove()
+    for axes in made[max(count - across, 0) : count]:
+        axes.tick_params(labelbottom=True)
+    return figure, made[:count]
+
+
+def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
+    """Label the lowest and the left panels alone."""
+    for i, panel in enumerate(axes):
+        if i >= len(axes) - across:
+            panel.set_xlabel(x)
+        if i % across == 0:
+            panel.set_ylabel(y)
+
+
+def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> Figure:
+    """Put title, legend and caption around the panels.
+
+    Args:
+        legend: what to draw beside each name.
+    """
+    width, height = figure.get_size_inches()
+    said = textwrap.wrap(caption, int(width * 72 / (0.55 * CAPTION_SIZE)))
+    heading = textwrap.wrap(title, int(width * 72 / (0.68 * TITLE_SIZE)))
+    across = min(len(legend), 4 if width == WIDTH else 2) or 1
+    title_room = (len(heading) * 1.3 * TITLE_SIZE + 4) / 72
+    legend_room = -(-len(legend) // across) * 1.9 * STYLE["legend.fontsize"] / 72
+    caption_room = (len(said) * 1.3 * CAPTION_SIZE + 6) / 72
+    height += title_room + legend_room + caption_room
+    figure.set_size_inches(width, height)
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # panels() sets it
+    top = (height - title_room - legend_room) / height
+    engine.set(rect=(0, caption_room / height, 1, top - caption_room / height))
+    figure.text(
+        0.01, 1 - 3 / 72 / height, "\n".join(heading), va="top", fontsize=TITLE_SIZE,
+        fontweight="bold",
+    )  # fmt: skip
+    figure.text(
+        0.01, 3 / 72 / height, "\n".join(said), va="bottom", fontsize=CAPTION_SIZE, color="#333333",
+        linespacing=1.25,
+    )  # fmt: skip
+    if legend:
+        made = figure.legend(
+            list(legend.values()), list(legend), loc="upper left", ncols=across, borderaxespad=0,
+            bbox_to_anchor=(0.01, (height - title_room) / height), columnspacing=1.5,
+        )  # fmt: skip
+        made.set_in_layout(False)
+    return figure
+
+
+def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:
+    """Write a figure in some formats, each at once: a temporary file, fsync, rename.
+
+    Args:
+        path: without the format's ending.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    written = []
+    for name in kinds:
+        buffer = io.BytesIO()
+        undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[name]
+        with rc_context(STYLE):
+            figure.savefig(buffer, format=name, metadata=undated)
+        place = path.with_name(f"{path.name}.{name}")
+        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            disk.write(temporary, buffer.getvalue())
+            temporary.replace(place)
+            schemas.sync_folder(place.parent)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error
+        written.append(place)
+    return written

@@ -1,0 +1,250 @@
+"""Figures that the paper lacks: the verdicts as a forest, dose-response, memory and damage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from distforget.analysis.comparisons import Experiment, kind_of, own_targets
+from distforget.analysis.doses import dose_response, slopes
+from distforget.analysis.verdicts import Verdict, Word
+from distforget.report.figure_style import (
+    PLACEBO_BAND,
+    STATES,
+    finish,
+    method_style,
+    outer_labels,
+    panels,
+)
+from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
+from distforget.report.terminal import claim_of, interval, method_name
+from distforget.study import PLACEBO
+
+WORDS: dict[Word, tuple[str, bool]] = {
+    "supported": ("o", True),
+    "undecided": ("o", False),
+    "contradicted": ("X", True),
+}
+"""Marker of each verdict, and whether it is filled."""
+
+
+def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
+    """Estimates and 95 % intervals of a claim, a panel a model, a line a method (and dose).
+
+    Raises:
+        NothingToShowError: no cell of the claim is done.
+    """
+    found = [v for v in tables.verdicts if v.experiment == experiment]
+    if not found:
+        raise NothingToShowError("no cells that the claim compares are done")
+    rows = list(dict.fromkeys((v.dose, v.method, v.variant) for v in found))
+    models = [name for name in tables.paths if any(v.model == name for v in found)]
+    margin = tables.margin
+    figure, made = panels(len(models), 0.17 * len(rows) + 0.35, columns=3)
+    for axes, model in zip(made, models, strict=True):
+        axes.axvspan(-margin, margin, color="#EEEEEE", linewidth=0)
+        axes.axvline(0, color="black", linewidth=0.6)
+        mine = {(v.dose, v.method, v.variant): v for v in found if v.model == model}
+        for y, row in enumerate(rows):
+            if row in mine:
+                _line(axes, y, mine[row])
+            elif row[1:] in tables.methods(model):
+                axes.text(0, y, "no results", ha="center", va="center", fontsize=6)
+        axes.set_title(model, loc="left")
+        axes.set_xlabel("difference of KM")
+        several = len({dose for dose, _, _ in rows}) > 1
+        names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+    shown: dict[str, Any] = {
+        word: Line2D(
+            [], [], ls="", marker=marker, color="#333333", mfc="#333333" if filled else "white"
+        )
+        for word, (marker, filled) in WORDS.items()
+    } | {f"less than {margin:g}, what matters": Patch(color="#EEEEEE")}
+    if any(len(v.seed_means) > 1 for v in found):
+        shown["a seed's mean"] = Line2D([], [], linestyle="", marker="|", color="#333333")
+    doses = ", ".join(map(str, sorted({v.dose for v in found})))
+    title = f"{experiment.title[0].upper()}{experiment.title[1:]} ({claim_of(experiment)})"
+    caption = (
+        f"Mean over targets and its 95 % interval (bootstrap over targets); numbers: cells "
+        f"compared of planned, behind the targets if there are several seeds; div.: diverged. Verdicts: 5 % over all lines (Holm). Dose {doses}. "
+        f"{tables.about}"
+    )
+    return finish(figure, title, caption, shown)
+
+
+def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
+    """Dose-response of a model: KM after unlearning over dose, one panel a method.
+
+    Raises:
+        NothingToShowError: the study has two doses or fewer.
+    """
+    if len(tables.doses) < 3:
+        raise NothingToShowError(f"the study has {len(tables.doses)} doses; a curve takes 3")
+    found = dose_response(tables.scores, tables.metric, role)
+    found = found[found["model"] == model].set_index(["state", "dose"])
+    sloped = slopes(tables.scores, tables.metric, role)
+    of_states = sloped[sloped["model"] == model].set_index("state").to_dict("index")
+    methods = [pair for pair in tables.methods(model) if pair[1] != PLACEBO]
+    figure, made = panels(len(methods), 1.4)
+    position = {dose: np.log2(1 + dose) for dose in tables.doses}
+    used: dict[str, Any] = {}
+    for i, (axes, (method, variant)) in enumerate(zip(made, methods, strict=True)):
+        state = method_name(method, variant)
+        used |= _backdrop(axes, found, position)
+        axes.set_title(f"({i + 1}) {state}", loc="left")
+        axes.set_xticks(list(position.values()), [str(dose) for dose in position])
+        if state not in found.index:
+            axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center")
+            continue
+        rows = found.loc[state]
+        colour, marker, line = method_style(method)
+        x = np.array([position[dose] for dose in rows.index])
+        ends = np.abs(rows[["lower", "upper"]].to_numpy() - rows[["mean"]].to_numpy()).T
+        axes.errorbar(
+            x, rows["mean"], np.nan_to_num(ends), color=colour, marker=marker, linestyle=line,
+            markersize=4, linewidth=1.2, elinewidth=0.8, capsize=2, label=state,
+        )  # fmt: skip
+        counts = sorted({int(n) for n in rows["n"]})
+        told = "-".join(map(str, counts if len(counts) < 3 else [counts[0], counts[-1]]))
+        if state in of_states:
+            slope = of_states[state]
+            known = interval(slope["lower"], slope["upper"])
+            told = f"slope {slope['slope']:+.3f} {known}, n = {told}"
+        axes.set_title(told, loc="right", fontsize=6, color="#555555")
+    outer_labels(made, min(len(methods), 2), "dose (similar samples trained on)", "KM")
+    used["a method: mean, 95 % interval"] = Line2D([], [], color="#333333", marker="o")
+    asked = "the target" if role == "target" else "its similar samples (mean over them)"
+    caption = (
+        f"n = cells a point (targets times seeds) of {tables.targets} targets planned. Model "
+        f"{model}; asked: {asked}. Placebo: from the least to the largest score when an unrelated "
+        f"sample is unlearned. Slope: rise for each doubling of 1 + dose, mean over targets with "
+        f"its 95 % interval. {tables.about}"
+    )
+    return finish(figure, f"Dose-response, {role}: {model}", caption, used)
+
+
+def memory_and_damage(tables: StudyTables, model: str) -> Figure:
+    """KM of other samples against KM of the unlearned target, a panel a dose, a dot a cell.
+
+    Raises:
+        NothingToShowError: no cell of the model is done, or none was asked about other samples.
+    """
+    points = _memory_and_damage(tables, model)
+    if points.empty:
+        raise NothingToShowError(f"no cells of {model} were asked about other samples")
+    doses = tables.doses if len(tables.doses) < 5 else [tables.doses[0], tables.doses[-1]]
+    methods = [pair for pair in tables.methods(model) if pair[1] != PLACEBO]
+    figure, made = panels(len(doses), 2.9)
+    used: dict[str, Any] = {}
+    for axes, dose in zip(made, doses, strict=True):
+        here = points[points["dose"] == dose]
+        for method, variant in methods:
+            mine = here[(here["method"] == method) & (here["variant"] == variant)]
+            colour, marker, _ = method_style(method)
+            face = colour if kind_of(variant) == "plain" else "white"
+            every = axes.scatter(
+                mine["target"], mine["other"], s=6, marker=marker, color=colour, alpha=0.3,
+                linewidth=0, label=f"{method_name(method, variant)}, cells",
+            )  # fmt: skip
+            every.set_rasterized(len(mine) > 500)
+            gone = mine[mine["diverged"]]
+            if len(gone):
+                axes.scatter(gone["target"], gone["other"], s=22, marker="x", color=colour)
+                used["a cell that diverged"] = Line2D([], [], ls="", marker="x", color="#333333")
+            name = method_name(method, variant)
+            look: dict[str, Any] = {
+                "marker": marker,
+                "color": colour,
+                "mfc": face,
+                "mec": colour,
+                "ls": "",
+            }
+            used[name] = Line2D([], [], markersize=6, **look)
+            if len(mine):
+                axes.plot(
+                    mine["target"].mean(), mine["other"].mean(), markersize=7, label=name, **look
+                )
+        for draw, role in ((axes.axvline, "target"), (axes.axhline, "other")):
+            for name, level in tables.levels(model, dose, role).items():
+                level_look: dict[str, Any] = {
+                    "color": STATES[name],
+                    "linestyle": ":",
+                    "linewidth": 0.8,
+                }
+                draw(level, **level_look)
+                used[name] = Line2D([], [], **level_look)
+        axes.set_title(f"dose {dose}", loc="left")
+        axes.set_title(_cells_said(tables, model, dose), loc="right", fontsize=6, color="#555555")
+    outer_labels(made, min(len(doses), 2), "KM of the target (memory)", "KM of other samples")
+    caption = (
+        f"Large: mean of a method; small: its cells. Best is the corner where the target is as "
+        f"before fine-tuning and the others as before unlearning. Model {model}. {tables.about}"
+    )
+    return finish(figure, f"Memory and damage: {model}", caption, used)
+
+
+def _line(axes: Axes, y: int, verdict: Verdict) -> None:
+    """A verdict's estimate, interval, seeds and counts."""
+    colour, _, _ = method_style(verdict.method)
+    marker, filled = WORDS[verdict.word]
+    face = colour if filled else "white"
+    if verdict.low == verdict.low:
+        axes.plot([verdict.low, verdict.high], [y, y], color=colour, linewidth=1.2)
+    if len(verdict.seed_means) > 1:
+        seeds = verdict.seed_means
+        axes.plot(seeds, [y] * len(seeds), ls="", marker="|", color="#333333", markersize=4)
+    axes.plot(verdict.estimate, y, marker=marker, markersize=4.5, color=colour, mfc=face, ls="")
+    diverged = f", {verdict.diverged} div." if verdict.diverged else ""
+    targets = f"{verdict.targets}; " if verdict.n > verdict.targets else ""
+    axes.annotate(
+        f"{targets}{verdict.n} of {verdict.planned}{diverged}",
+        (1, y), xycoords=("axes fraction", "data"), xytext=(2, 0), textcoords="offset points",
+        va="center", fontsize=5.5, color="#555555", annotation_clip=False,
+    )  # fmt: skip
+
+
+def _backdrop(axes: Axes, found: pd.DataFrame, position: dict[int, float]) -> dict[str, Any]:
+    """Placebo band, and lines before fine-tuning and before unlearning."""
+    used: dict[str, Any] = {}
+    if PLACEBO in found.index:
+        band = found.loc[PLACEBO]
+        x = [position[dose] for dose in band.index]
+        used[PLACEBO] = axes.fill_between(x, band["low"], band["high"], color=PLACEBO_BAND, lw=0)
+    for name, colour in STATES.items():
+        if name in found.index:
+            rows = found.loc[name]
+            x = [position[dose] for dose in rows.index]
+            used[name] = axes.plot(x, rows["mean"], color=colour, linestyle=":", linewidth=0.9)[0]
+    return used
+
+
+def _memory_and_damage(tables: StudyTables, model: str) -> pd.DataFrame:
+    """A row a done cell: KM of its target and mean KM of the other samples; diverged."""
+    scores = tables.scores.to_pandas()
+    scores = scores[(scores["metric"] == tables.metric) & (scores["model"] == model)]
+    scores = scores[scores["variant"] != PLACEBO]
+    targets = own_targets(scores[scores["role"] == "target"]).groupby(CELL)["value"].mean()
+    after = scores[(scores["phase"] == "post_unlearn") & (scores["role"] == "other")]
+    others = after.groupby(CELL)["value"].mean()
+    both = pd.concat({"target": targets, "other": others}, axis=1, join="inner").reset_index()
+    merged: pd.DataFrame = both.merge(tables.outcomes[[*CELL, "diverged"]], on=CELL)
+    return merged
+
+
+def _cells_said(tables: StudyTables, model: str, dose: int) -> str:
+    """How many cells of a model and dose are done, and what became of the others."""
+    cells = tables.outcomes
+    cells = cells[(cells["model"] == model) & (cells["dose"] == dose)]
+    cells = cells[cells["variant"] != PLACEBO]
+    counts = cells["state"].value_counts()
+    others = [f", {n} {state}" for state, n in counts.items() if state != "done"]
+    return f"{counts.get('done', 0)} of {len(cells)} cells{''.join(others)}"
