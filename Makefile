@@ -6,6 +6,7 @@ INSTALLED := .venv/.installed
 .PHONY: demo test faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
+	$(BIN)/distforget run demo-image --store results
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest

@@ -12,6 +12,8 @@ IMAGE_METRICS = (
     "ssim_contrast",
     "ssim_lookalike",
     "p_value",
+    "kkt_multiplier",
+    "span_score",
     "label_probability",
 )
 """Scores of a sample in a model state; `tracks.image.learner` says what they are."""

@@ -12,7 +12,15 @@ from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import damages, verdicts
 from distforget.plan import Plan
 from distforget.report.study_tables import cells_a_dose, planned_cells
-from distforget.report.terminal import print_dose_response, print_separation, print_verdicts
+from distforget.report.terminal import (
+    print_dose_response,
+    print_evidence,
+    print_separation,
+    print_verdicts,
+)
+
+EVIDENCE = ("ssim", "ssim_null", "p_value", "kkt_multiplier", "span_score")
+"""What says of an image whether it is gone, and whether its influence is."""
 
 
 def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console) -> None:
@@ -28,6 +36,8 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
     )
     if plan.study.verify.unseen:
         print_separation(separation(tables["scores"], metric), metric, console)
+        found = {m: dose_response(tables["scores"], m, "target") for m in EVIDENCE}
+        print_evidence(found, console)
     if len(plan.study.doses) > 2:
         for role in ("target", "similar"):
             found = dose_response(tables["scores"], metric, role)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -213,6 +213,29 @@ def print_separation(found: pd.DataFrame, metric: str, console: Console) -> None
             str(row.model), str(row.dose), f"{row.trained:.2f}", f"{row.unseen:.2f}",
             f"{row.auc:.3f}", f"{row.tpr:.2f}", str(row.n_trained), str(row.n_unseen),
         )  # fmt: skip
+    console.print(table)
+
+
+def print_evidence(found: Mapping[str, pd.DataFrame], console: Console) -> None:
+    """A line a model, state and dose, a column a metric: means over targets."""
+    table = Table(
+        title="the target itself: is it gone, and is its influence gone?",
+        caption="ssim against ssim_null, what the same attack reaches with never-trained images of "
+        "the class, and its p-value: influence; kkt_multiplier (1: part of the solution, 0: not) "
+        "and span_score: the sample",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("model", "state", "dose", *found, "n"):
+        table.add_column(name, justify="left" if name in ("model", "state") else "right")
+    by = ["model", "state", "dose"]
+    first = next(iter(found.values()))
+    values = {metric: frame.set_index(by)["mean"] for metric, frame in found.items()}
+    for row in first.itertuples():
+        key = (row.model, row.state, row.dose)
+        numbers = (values[metric].get(key) for metric in found)
+        shown = ["" if number is None else f"{number:.2f}" for number in numbers]
+        table.add_row(*map(str, key), *shown, str(row.n))
     console.print(table)
 
 

@@ -17,7 +17,9 @@ from distforget import losses, selection
 from distforget.image_config import ImageConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
 from distforget.tracks.image import dataset
-from distforget.tracks.image.models import Classifier
+from distforget.tracks.image.fitting import Labelled
+from distforget.tracks.image.membership import kkt_membership, span_scores
+from distforget.tracks.image.models import MLP, Classifier
 from distforget.tracks.image.reconstruction import reconstruct
 from distforget.tracks.image.ssim import Matches, best_matches, ssim_pairs
 from distforget.tracks.terms import LogitTermsOfCells
@@ -73,8 +75,8 @@ class ImageLearner:
         self.config = config
         self.attack_seed = attack_seed
         self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
-        self.others = samples.filter(pc.equal(samples["role"], "other"))
         trained = selection.training_rows(samples, len(samples))
+        self.others = trained.filter(pc.equal(trained["role"], "other"))
         self.samples_trained = len(trained)
         self.mean_CHW = pixels_of(trained).mean(0)
 
@@ -172,7 +174,8 @@ class ImageLearner:
         ssim is that of the best reconstruction with the sample; ssim_null the mean of what the same
         reconstructions reach with never-trained samples of its class, ssim_contrast the difference;
         p_value the share of those that reach as much, itself counted; ssim_lookalike what the best
-        of the real other samples reaches; label_probability p(class|image).
+        of the real other samples reaches; label_probability p(class|image). For an auditor who
+        holds the other samples: kkt_multiplier and span_score, see `membership` (MLPs alone).
         """
         candidates_NCHW = self._attacked()
         found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
@@ -188,6 +191,7 @@ class ImageLearner:
             "p_value": (1 + as_much_N) / (1 + same_NM.sum(1)),
             "ssim_lookalike": self._lookalikes(samples),
             "label_probability": self._label_probabilities(samples),
+            **self._memberships(samples),
         }
         pictures = self._pictures(candidates_NCHW, found)
         return Scored(
@@ -201,6 +205,23 @@ class ImageLearner:
         count = round(self.config.candidates_per_sample * self.samples_trained)
         found = reconstruct(self.module, count, self.config.attack, generator, self.mean_CHW)
         return found.images_NCHW.detach().cpu().double()
+
+    def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
+        if not isinstance(self.module, MLP):
+            return {}
+        known, asked = self.encode(self.others), self.encode(samples)
+        row_of = {sample: row for row, sample in enumerate(self.others["sample_id"].to_pylist())}
+        return {
+            "kkt_multiplier": kkt_membership(
+                self.module,
+                Labelled(known.images_NCHW, known.labels_N),
+                Labelled(asked.images_NCHW, asked.labels_N),
+                self.config.fit.weight_decay,
+                self.samples_trained,
+                [row_of.get(sample) for sample in samples["sample_id"].to_pylist()],
+            ),
+            "span_score": span_scores(self.module, asked.images_NCHW, self.samples_trained),
+        }
 
     def _lookalikes(self, samples: pa.Table) -> Tensor:
         """SSIM with the best of the real other samples, fitted as candidates are."""
