@@ -52,7 +52,7 @@ def fit(
     model: Classifier, train: Labelled, config: FitConfig, held_out: Labelled | None = None
 ) -> list[Point]:
     """Train the model in place; its curve, from step 0 to the end, in steps of `record_every`."""
-    weights = dict(model.named_parameters())
+    weights: dict[str, Tensor] = dict(model.named_parameters())
 
     def losses() -> tuple[Tensor, Tensor]:
         logits_NK = model(train.images_NCHW)
@@ -88,7 +88,7 @@ def fit_many(
             f"{len({m.config for m in models})} configs and {len(trains)} data sets"
         )
     model = models[0]
-    stacked = {
+    stacked: dict[str, Tensor] = {
         name: nn.Parameter(torch.stack([m.get_parameter(name).detach() for m in models]))
         for name, _ in model.named_parameters()
     }
@@ -123,7 +123,7 @@ def fit_many(
 
 
 def _descend(
-    weights: dict[str, nn.Parameter],
+    weights: dict[str, Tensor],
     losses: Callable[[], tuple[Tensor, Tensor]],
     held_out_accuracy: Callable[[], list[float | None]],
     config: FitConfig,
@@ -145,7 +145,7 @@ def _descend(
     for step in range(config.steps + 1):
         optimizer.zero_grad()
         loss_M, accuracy_M = losses()
-        loss_M.sum().backward()
+        torch.autograd.backward(loss_M.sum())
         if step % config.record_every == 0 or step == config.steps:
             with torch.no_grad():
                 residual_M = _kkt_residual(weights, config.weight_decay, norm_axes)
@@ -162,16 +162,16 @@ def _descend(
 
 
 def _kkt_residual(
-    weights: dict[str, nn.Parameter], weight_decay: float, norm_axes: dict[str, tuple[int, ...]]
+    weights: dict[str, Tensor], weight_decay: float, norm_axes: dict[str, tuple[int, ...]]
 ) -> Tensor:
     """|theta + grad/wd| / |theta| of each model; the gradients are in place."""
-    apart, size = 0.0, 0.0
+    apart, size = torch.zeros(()), torch.zeros(())
     for name, parameter in weights.items():
         assert parameter.grad is not None
         difference = parameter + parameter.grad / weight_decay
         apart = apart + difference.double().square().sum(norm_axes[name])
         size = size + parameter.double().square().sum(norm_axes[name])
-    return (torch.as_tensor(apart) / size).sqrt()
+    return (apart / size).sqrt()
 
 
 def _accuracy(logits_NK: Tensor, labels_N: Tensor) -> Tensor:

@@ -118,6 +118,6 @@ def right_singular_vectors(layer: nn.Linear, rank: int) -> Tensor:
     K is less than asked where there are no more.
     """
     bias = [] if layer.bias is None else [layer.bias.detach()[:, None]]
-    return torch.linalg.svd(torch.cat([layer.weight.detach(), *bias], 1), full_matrices=False).Vh[
-        :rank
-    ]
+    rows_OI = torch.cat([layer.weight.detach(), *bias], 1)
+    basis_KI: Tensor = torch.linalg.svd(rows_OI, full_matrices=False).Vh[:rank]
+    return basis_KI

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import solve
 from torch import Tensor
 
 from distforget.study import UsageError
@@ -115,7 +114,7 @@ def nonnegative_least_squares(
     while True:
         solution = np.zeros(len(target))
         if free.any():
-            solution[free] = solve(gram[np.ix_(free, free)], target[free], assume_a="pos")
+            solution[free] = np.linalg.solve(gram[np.ix_(free, free)], target[free])
         slope = gram @ solution - target
         wrong = np.where(free, solution < 0, slope < -tolerance)
         count = int(wrong.sum())

@@ -79,15 +79,14 @@ class _Attempt:
         mean_CHW: Tensor,
     ) -> None:
         weight = kkt.linear_layers(model)[0].weight.detach()
-        like = {"dtype": weight.dtype, "device": weight.device}
         self.model, self.config, self.step = model, config, 0
-        self.mean_D = mean_CHW.flatten().to(**like)
+        self.mean_D = mean_CHW.flatten().to(weight)
         self.labels_N = candidate_labels(num_candidates, model.config.classes).to(weight.device)
         self.basis_KD = _span(model, num_candidates, config)
         width = weight.shape[1] if self.basis_KD is None else len(self.basis_KD)
-        start_NK = torch.randn(num_candidates, width, generator=generator, **like)
+        start_NK = weight.new_empty(num_candidates, width).normal_(generator=generator)
         self.coordinates_NK = (config.start_scale * start_NK).requires_grad_()
-        self.log_multipliers_N = torch.zeros(num_candidates, **like).requires_grad_()
+        self.log_multipliers_N = weight.new_zeros(num_candidates).requires_grad_()
         self._calibrate()
         self.optimizer = torch.optim.Adam(
             [self.coordinates_NK, self.log_multipliers_N], lr=config.learning_rate, fused=True
@@ -98,7 +97,7 @@ class _Attempt:
         """Take steps up to a number of them."""
         while self.step < until:
             self.optimizer.zero_grad()
-            self._loss().backward()
+            torch.autograd.backward(self._loss())
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
@@ -111,22 +110,22 @@ class _Attempt:
     @torch.no_grad()
     def result(self) -> Reconstruction:
         """The candidates as they are, and how well they solve the equations."""
-        factors = self._factors(kkt.step)
+        factors = self._factors(self._candidates(), kkt.step)
         sizes = torch.stack([kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)])
         apart = torch.stack(kkt.squared_distances(self.model, factors)) * sizes
-        images_NCHW = (self._candidates() + self.mean_D).unflatten(1, self.model.config.image_shape)
+        images_NCHW = (self._candidates() + self.mean_D).reshape(-1, *self.model.config.image_shape)
         residual = float((apart.sum() / sizes.sum()).sqrt())
         return Reconstruction(images_NCHW, self.log_multipliers_N.exp(), residual)
 
     def _candidates(self) -> Tensor:
         if self.basis_KD is None:
             return self.coordinates_NK
-        return self.coordinates_NK @ self.basis_KD
+        candidates_ND: Tensor = self.coordinates_NK @ self.basis_KD
+        return candidates_ND
 
-    def _factors(self, slope: kkt.Slope) -> list[kkt.Factor]:
-        return kkt.margin_factors(
-            self.model, self._candidates(), self.labels_N, self.log_multipliers_N.exp(), slope
-        )
+    def _factors(self, candidates_ND: Tensor, slope: kkt.Slope) -> list[kkt.Factor]:
+        multipliers_N = self.log_multipliers_N.exp()
+        return kkt.margin_factors(self.model, candidates_ND, self.labels_N, multipliers_N, slope)
 
     def _slope(self) -> kkt.Slope:
         start, end = self.config.sharpness_start, self.config.sharpness_end
@@ -134,13 +133,7 @@ class _Attempt:
 
     def _loss(self) -> Tensor:
         candidates_ND = self._candidates()
-        factors = kkt.margin_factors(
-            self.model,
-            candidates_ND,
-            self.labels_N,
-            self.log_multipliers_N.exp(),
-            self._slope(),
-        )
+        factors = self._factors(candidates_ND, self._slope())
         loss = torch.stack(kkt.squared_distances(self.model, factors)).sum()
         return loss + pixel_prior(candidates_ND + self.mean_D, self.config)
 
@@ -150,7 +143,7 @@ class _Attempt:
 
         Not by least squares: random candidates are as often as not turned away from the weights.
         """
-        factors = self._factors(self._slope())
+        factors = self._factors(self._candidates(), self._slope())
         norms = kkt.relative_squared_norms(self.model, factors)
         share = self.config.start_share / math.sqrt(float(torch.stack(norms).mean()))
         self.log_multipliers_N += math.log(share)
