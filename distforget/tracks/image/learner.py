@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, Classifier
 from distforget.tracks.image.reconstruction import reconstruct
-from distforget.tracks.image.ssim import Matches, best_matches, ssim_pairs
+from distforget.tracks.image.ssim import Matches, best_matches, scaled_ssim_pairs, ssim_pairs
 from distforget.tracks.terms import LogitTermsOfCells
 
 
@@ -79,6 +78,8 @@ class ImageLearner:
         self.others = trained.filter(pc.equal(trained["role"], "other"))
         self.samples_trained = len(trained)
         self.mean_CHW = pixels_of(trained).mean(0)
+        self.lookalikes: dict[int, float] = {}
+        """By sample_id, see `score`."""
 
     @property
     def device(self) -> torch.device:
@@ -224,18 +225,21 @@ class ImageLearner:
         }
 
     def _lookalikes(self, samples: pa.Table) -> Tensor:
-        """SSIM with the best of the real other samples, fitted as candidates are."""
-        best_N = torch.zeros(len(samples), dtype=torch.float64)
-        ids = self.others["sample_id"]
-        for row, sample in enumerate(samples["sample_id"].to_pylist()):
-            pool = self._other_pixels[np.flatnonzero(pc.not_equal(ids, sample).to_numpy())]
-            original = pixels_of(samples.slice(row, 1))
-            best_N[row] = best_matches(pool, original, self.mean_CHW).ssim_M[0]
-        return best_N
+        """SSIM with the best of the real other samples, fitted as candidates are.
 
-    @cached_property
-    def _other_pixels(self) -> Tensor:
-        return pixels_of(self.others)
+        It says nothing of the model, so each sample's is computed once.
+        """
+        ids = samples["sample_id"].to_pylist()
+        new = [row for row, sample in enumerate(ids) if sample not in self.lookalikes]
+        if new:
+            originals = pixels_of(samples.take(new))
+            ssim_NM, _ = scaled_ssim_pairs(pixels_of(self.others), originals, self.mean_CHW)
+            row_of = {s: row for row, s in enumerate(self.others["sample_id"].to_pylist())}
+            for column, row in enumerate(new):
+                if ids[row] in row_of:
+                    ssim_NM[row_of[ids[row]], column] = -1.0
+                self.lookalikes[ids[row]] = float(ssim_NM[:, column].max())
+        return torch.tensor([self.lookalikes[sample] for sample in ids], dtype=torch.float64)
 
     @torch.no_grad()
     def _label_probabilities(self, samples: pa.Table) -> Tensor:
