@@ -18,6 +18,7 @@ from distforget.analysis.comparisons import (
     score_range,
 )
 from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
+from distforget.study import PLACEBO
 
 WRONG_AT_MOST = 0.05
 """Share of experiments in which any verdict may be wrong by chance."""
@@ -60,6 +61,7 @@ class Verdict:
     n: int
     """Cells compared (targets times seeds)."""
     planned: int
+    """Cells of which both sides are planned."""
     diverged: int
     """Of the cells compared."""
     word: Word
@@ -135,13 +137,26 @@ def _verdicts(
                 int(as_expected(targets["difference"], experiment.expected, margin).sum()),
                 len(targets),
                 len(group),
-                planned[(str(model), str(method), str(variant))],
+                min(planned[side] for side in _sides(experiment, model, method, variant)),
                 int(group["diverged"].sum()),
                 word,
                 reason,
             )
         )
     return found
+
+
+def _sides(
+    experiment: Experiment, model: str, method: str, variant: str
+) -> list[tuple[str, str, str]]:
+    """The cells that are compared; each is planned for a study's first targets, some for fewer."""
+    others = {
+        "enhanced-plain": (model, method, "plain"),
+        "post-retrained": (model, "retrain", "plain"),
+        "post-placebo": (model, method, PLACEBO),
+    }
+    mine = (model, method, variant)
+    return [mine, others.get(experiment.quantity, mine)]
 
 
 def decide(known: Inference, expected: Expected, margin: float) -> list[tuple[Word, str]]:

@@ -61,7 +61,9 @@ def differences_by_target(
     figure, made = panels(len(methods), 1.3)
     series = [(e, _of(tables.differences, e, dose, model)) for e in experiments]
     compared = [0, dose] if first.quantity == "dose-dose" else [dose]
-    used: dict[str, Any] = {}
+    used: dict[str, Any] = {
+        QUANTITIES[e.quantity][1]: Patch(color=QUANTITIES[e.quantity][0]) for e in experiments
+    }
     counts = []
     for i, (axes, (method, variant)) in enumerate(zip(made, methods, strict=True)):
         rows = [(e, of[(of["method"] == method) & (of["variant"] == variant)]) for e, of in series]
@@ -163,7 +165,6 @@ def _bars(
     width = min(0.84 / len(series), targets / 24)
     for k, (experiment, rows) in enumerate(series):
         colour, name = QUANTITIES[experiment.quantity]
-        used[name] = Patch(color=colour)
         of_targets = rows.groupby("unlearned").agg(
             mean=("difference", "mean"),
             low=("difference", "min"),
@@ -181,10 +182,10 @@ def _bars(
             used["least to largest of the seeds"] = lines
     missing = states[~states.index.isin(series[0][1]["unlearned"])]
     for state, (marker, name) in GONE.items():
-        targets = missing.index[missing == state]
-        if len(targets):
+        gone = missing.index[missing == state]
+        if len(gone):
             used[name] = axes.scatter(
-                targets, np.zeros(len(targets)), s=14, marker=marker, color="black", linewidth=0.8,
+                gone, np.zeros(len(gone)), s=14, marker=marker, color="black", linewidth=0.8,
                 zorder=3, label=name,
             )  # fmt: skip
     if len(missing) == len(states):
