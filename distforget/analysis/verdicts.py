@@ -15,10 +15,10 @@ from distforget.analysis.comparisons import (
     Expected,
     Experiment,
     as_expected,
+    other_side,
     score_range,
 )
 from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
-from distforget.study import PLACEBO
 
 WRONG_AT_MOST = 0.05
 """Share of experiments in which any verdict may be wrong by chance."""
@@ -137,26 +137,16 @@ def _verdicts(
                 int(as_expected(targets["difference"], experiment.expected, margin).sum()),
                 len(targets),
                 len(group),
-                min(planned[side] for side in _sides(experiment, model, method, variant)),
+                min(
+                    planned[model, method, variant],
+                    planned[model, *other_side(experiment, method, variant)],
+                ),
                 int(group["diverged"].sum()),
                 word,
                 reason,
             )
         )
     return found
-
-
-def _sides(
-    experiment: Experiment, model: str, method: str, variant: str
-) -> list[tuple[str, str, str]]:
-    """The cells that are compared; each is planned for a study's first targets, some for fewer."""
-    others = {
-        "enhanced-plain": (model, method, "plain"),
-        "post-retrained": (model, "retrain", "plain"),
-        "post-placebo": (model, method, PLACEBO),
-    }
-    mine = (model, method, variant)
-    return [mine, others.get(experiment.quantity, mine)]
 
 
 def decide(known: Inference, expected: Expected, margin: float) -> list[tuple[Word, str]]:

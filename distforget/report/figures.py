@@ -21,6 +21,7 @@ from distforget.report.figure_style import (
     QUANTITIES,
     STATES,
     finish,
+    head,
     method_style,
     outer_labels,
     panels,
@@ -71,8 +72,7 @@ def differences_by_target(
         used |= _bars(axes, rows, states, tables.targets)
         counts.append(rows[0][1]["unlearned"].nunique())
         said = _said(counts[-1], states, rows[0][1])
-        axes.set_title(f"({i + 1}) {method_name(method, variant)}", loc="left")
-        axes.set_title(said, loc="right", fontsize=6, color="#555555")
+        head(axes, f"({i + 1}) {method_name(method, variant)}", said)
         axes.set_xlim(0.3, tables.targets + 0.7)
         axes.axhline(0, color="black", linewidth=0.6)
         if tables.targets <= 10:
@@ -104,7 +104,7 @@ def schemes_compared(tables: StudyTables, model: str) -> Figure:
     each = after.groupby(["method", "variant", "unlearned"])["value"].mean()
     done = {(method, variant) for method, variant, _ in each.index}
     methods = list(dict.fromkeys(method for method, _ in enhanced))
-    figure, made = panels(len(methods), 1.9)
+    figure, made = panels(len(methods), 1.9, share_x=False)
     used: dict[str, Any] = {}
     levels = tables.levels(model, dose, "similar")
     for axes, method in zip(made, methods, strict=True):

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from distforget.analysis.comparisons import Experiment, kind_of, own_targets
+from distforget.analysis.comparisons import Experiment, kind_of, other_side, own_targets
 from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.verdicts import Verdict, Word
 from distforget.report.figure_style import (
     PLACEBO_BAND,
     STATES,
     finish,
+    head,
     method_style,
     outer_labels,
     panels,
@@ -43,14 +44,20 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     found = [v for v in tables.verdicts if v.experiment == experiment]
     if not found:
         raise NothingToShowError("no cells that the claim compares are done")
-    order = list(dict.fromkeys(pair for model in tables.paths for pair in tables.methods(model)))
-    rows = sorted(
-        {(v.dose, v.method, v.variant) for v in found},
-        key=lambda row: (row[0], order.index(row[1:])),
-    )
-    models = [name for name in tables.paths if any(v.model == name for v in found)]
+    planned = dict.fromkeys(pair for model in tables.paths for pair in tables.methods(model))
+    pairs = [
+        (method, variant)
+        for method, variant in planned
+        if kind_of(variant) == experiment.variant
+        and (other := other_side(experiment, method, variant)) in planned
+        and not (experiment.quantity == "post-retrained" and other == (method, variant))
+    ]
+    rows = [(dose, *pair) for dose in sorted({v.dose for v in found}) for pair in pairs]
+    models = [name for name in tables.paths if set(pairs) & set(tables.methods(name))]
     margin = tables.margin
     figure, made = panels(len(models), 0.17 * len(rows) + 0.35, columns=3)
+    several = len({dose for dose, _, _ in rows}) > 1
+    names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
     for axes, model in zip(made, models, strict=True):
         axes.axvspan(-margin, margin, color="#EEEEEE", linewidth=0)
         axes.axvline(0, color="black", linewidth=0.6)
@@ -61,8 +68,6 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
             elif row[1:] in tables.methods(model):
                 axes.text(0, y, "no results", ha="center", va="center", fontsize=6)
         axes.set_title(model, loc="left")
-        several = len({dose for dose, _, _ in rows}) > 1
-        names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
@@ -104,10 +109,10 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
     for i, (axes, (method, variant)) in enumerate(zip(made, methods, strict=True)):
         state = method_name(method, variant)
         used |= _backdrop(axes, found, position)
-        axes.set_title(f"({i + 1}) {state}", loc="left")
         axes.set_xticks(list(position.values()), [str(dose) for dose in position])
         if state not in found.index:
             axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center")
+            head(axes, f"({i + 1}) {state}", "")
             continue
         rows = found.loc[state]
         colour, marker, line = method_style(method)
@@ -123,7 +128,7 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
             slope = of_states[state]
             known = f" {interval(slope['lower'], slope['upper'])}".rstrip()
             told = f"slope {slope['slope']:+.3f}{known}, n = {told}"
-        axes.set_title(told, loc="right", fontsize=6, color="#555555")
+        head(axes, f"({i + 1}) {state}", told)
     outer_labels(made, min(len(methods), 2), "dose (similar samples trained on)", "KM")
     used["a method: mean, 95 % interval"] = Line2D([], [], color="#333333", marker="o")
     asked = "the target" if role == "target" else "its similar samples (mean over them)"
@@ -183,8 +188,7 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
                 }
                 draw(level, **level_look)
                 marks[name] = Line2D([], [], **level_look)
-        axes.set_title(f"dose {dose}", loc="left")
-        axes.set_title(_cells_said(tables, model, dose), loc="right", fontsize=6, color="#555555")
+        head(axes, f"dose {dose}", _cells_said(tables, model, dose))
     outer_labels(made, min(len(doses), 2), "KM of the target (memory)", "KM of other samples")
     caption = (
         f"Large: mean of a method; small: its cells. Best is the corner where the target is as "
