@@ -3,9 +3,9 @@
     python benchmarks/coverage.py [--quick] [--studies 1000] [--output coverage.json]
 
 Each study draws its targets (and, with seeds, repetitions within them) from a distribution whose
-mean is known. Coverage is that of the 95 % interval of `analysis.intervals`, beside the percentile
-and BCa bootstrap of scipy on the same studies. A verdict is false if it is supported or
-contradicted where there is no effect, or if either is said of "about 0" where the mean is as far
+mean is known. Coverage is that of the 95 % interval of `analysis.intervals`, beside Student's t
+and scipy's percentile and BCa bootstrap on the same studies. A verdict is false if it is supported
+or contradicted where there is no effect, or if either is said of "about 0" where the mean is as far
 off as the margin; the rate is that of studies with any false verdict among their methods.
 """
 
@@ -79,6 +79,9 @@ def coverage(count: int) -> list[dict[str, Any]]:
                 known = infer(list(values))
                 row: dict[str, Any] = {"targets": size, "seeds": how, "scores": name}
                 row["studentised %"] = percent_held(truth, known.low_G, known.high_G)
+                half = stats.t.ppf(0.975, size - 1) * stats.sem(values, axis=1)
+                middle = values.mean(axis=1)
+                row["Student %"] = percent_held(truth, middle - half, middle + half)
                 for method in ("percentile", "BCa"):
                     found = stats.bootstrap(
                         (values,),

@@ -171,6 +171,16 @@ def kind_of(variant: str) -> Literal["plain", "enhanced", "placebo"]:
     return "enhanced" if variant.startswith("enhanced") else "plain"
 
 
+def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, str]:
+    """Method and variant of the cells on the right side; the left side's own if there are none."""
+    others = {
+        "enhanced-plain": (method, "plain"),
+        "post-retrained": ("retrain", "plain"),
+        "post-placebo": (method, PLACEBO),
+    }
+    return others.get(experiment.quantity, (method, variant))
+
+
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
     shares = metric.startswith("rouge") or metric.endswith("probability")

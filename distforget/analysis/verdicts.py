@@ -15,6 +15,7 @@ from distforget.analysis.comparisons import (
     Expected,
     Experiment,
     as_expected,
+    other_side,
     score_range,
 )
 from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
@@ -60,6 +61,7 @@ class Verdict:
     n: int
     """Cells compared (targets times seeds)."""
     planned: int
+    """Cells of which both sides are planned."""
     diverged: int
     """Of the cells compared."""
     word: Word
@@ -136,7 +138,10 @@ def _verdicts(
                 int(as_expected(targets["difference"], experiment.expected, margin).sum()),
                 len(targets),
                 len(group),
-                planned[(str(model), str(method), str(variant))],
+                min(
+                    planned[model, method, variant],
+                    planned[model, *other_side(experiment, method, variant)],
+                ),
                 int(group["diverged"].sum()),
                 word,
                 reason,

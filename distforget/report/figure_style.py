@@ -9,6 +9,7 @@ import io
 import os
 import textwrap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -74,7 +75,9 @@ def method_style(method: str) -> tuple[str, str, str]:
     return (colour, *REGULARISERS.get(regulariser, ("D", ":")))
 
 
-def panels(count: int, height: float, columns: int = 2) -> tuple[Figure, list[Axes]]:
+def panels(
+    count: int, height: float, columns: int = 2, share_x: bool = True
+) -> tuple[Figure, list[Axes]]:
     """A figure of panels in reading order, on common axes.
 
     Args:
@@ -85,13 +88,19 @@ def panels(count: int, height: float, columns: int = 2) -> tuple[Figure, list[Ax
     width = WIDTH if across > 1 else 0.75 * WIDTH
     figure = Figure(figsize=(width, down * height + 0.3), layout="constrained")
     made: list[Axes] = list(
-        figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat
+        figure.subplots(down, across, squeeze=False, sharex=share_x, sharey=True).flat
     )
     for axes in made[count:]:
         axes.remove()
     for axes in made[max(count - across, 0) : count]:
         axes.tick_params(labelbottom=True)
     return figure, made[:count]
+
+
+def head(axes: Axes, name: str, said: str) -> None:
+    """Name of a panel, and what is said of its data: beside it, or below if it is long."""
+    axes.set_title(name if len(name) + len(said) < 56 else f"{name}\n", loc="left")
+    axes.set_title(said, loc="right", fontsize=6, color="#555555")
 
 
 def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
@@ -162,7 +171,8 @@ def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:
             temporary.replace(place)
             schemas.sync_folder(place.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error
         written.append(place)
     return written

@@ -21,6 +21,7 @@ from distforget.report.figure_style import (
     QUANTITIES,
     STATES,
     finish,
+    head,
     method_style,
     outer_labels,
     panels,
@@ -61,7 +62,9 @@ def differences_by_target(
     figure, made = panels(len(methods), 1.3)
     series = [(e, _of(tables.differences, e, dose, model)) for e in experiments]
     compared = [0, dose] if first.quantity == "dose-dose" else [dose]
-    used: dict[str, Any] = {}
+    used: dict[str, Any] = {
+        QUANTITIES[e.quantity][1]: Patch(color=QUANTITIES[e.quantity][0]) for e in experiments
+    }
     counts = []
     for i, (axes, (method, variant)) in enumerate(zip(made, methods, strict=True)):
         rows = [(e, of[(of["method"] == method) & (of["variant"] == variant)]) for e, of in series]
@@ -69,8 +72,7 @@ def differences_by_target(
         used |= _bars(axes, rows, states, tables.targets)
         counts.append(rows[0][1]["unlearned"].nunique())
         said = _said(counts[-1], states, rows[0][1])
-        axes.set_title(f"({i + 1}) {method_name(method, variant)}", loc="left")
-        axes.set_title(said, loc="right", fontsize=6, color="#555555")
+        head(axes, f"({i + 1}) {method_name(method, variant)}", said)
         axes.set_xlim(0.3, tables.targets + 0.7)
         axes.axhline(0, color="black", linewidth=0.6)
         if tables.targets <= 10:
@@ -102,7 +104,7 @@ def schemes_compared(tables: StudyTables, model: str) -> Figure:
     each = after.groupby(["method", "variant", "unlearned"])["value"].mean()
     done = {(method, variant) for method, variant, _ in each.index}
     methods = list(dict.fromkeys(method for method, _ in enhanced))
-    figure, made = panels(len(methods), 1.9)
+    figure, made = panels(len(methods), 1.9, share_x=False)
     used: dict[str, Any] = {}
     levels = tables.levels(model, dose, "similar")
     for axes, method in zip(made, methods, strict=True):
@@ -163,7 +165,6 @@ def _bars(
     width = min(0.84 / len(series), targets / 24)
     for k, (experiment, rows) in enumerate(series):
         colour, name = QUANTITIES[experiment.quantity]
-        used[name] = Patch(color=colour)
         of_targets = rows.groupby("unlearned").agg(
             mean=("difference", "mean"),
             low=("difference", "min"),
@@ -181,10 +182,10 @@ def _bars(
             used["least to largest of the seeds"] = lines
     missing = states[~states.index.isin(series[0][1]["unlearned"])]
     for state, (marker, name) in GONE.items():
-        targets = missing.index[missing == state]
-        if len(targets):
+        gone = missing.index[missing == state]
+        if len(gone):
             used[name] = axes.scatter(
-                targets, np.zeros(len(targets)), s=14, marker=marker, color="black", linewidth=0.8,
+                gone, np.zeros(len(gone)), s=14, marker=marker, color="black", linewidth=0.8,
                 zorder=3, label=name,
             )  # fmt: skip
     if len(missing) == len(states):

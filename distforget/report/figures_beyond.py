@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from distforget.analysis.comparisons import Experiment, kind_of, own_targets
+from distforget.analysis.comparisons import Experiment, kind_of, other_side, own_targets
 from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.verdicts import Verdict, Word
 from distforget.report.figure_style import (
     PLACEBO_BAND,
     STATES,
     finish,
+    head,
     method_style,
     outer_labels,
     panels,
@@ -43,10 +44,20 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     found = [v for v in tables.verdicts if v.experiment == experiment]
     if not found:
         raise NothingToShowError("no cells that the claim compares are done")
-    rows = list(dict.fromkeys((v.dose, v.method, v.variant) for v in found))
-    models = [name for name in tables.paths if any(v.model == name for v in found)]
+    planned = dict.fromkeys(pair for model in tables.paths for pair in tables.methods(model))
+    pairs = [
+        (method, variant)
+        for method, variant in planned
+        if kind_of(variant) == experiment.variant
+        and (other := other_side(experiment, method, variant)) in planned
+        and not (experiment.quantity == "post-retrained" and other == (method, variant))
+    ]
+    rows = [(dose, *pair) for dose in sorted({v.dose for v in found}) for pair in pairs]
+    models = [name for name in tables.paths if set(pairs) & set(tables.methods(name))]
     margin = tables.margin
     figure, made = panels(len(models), 0.17 * len(rows) + 0.35, columns=3)
+    several = len({dose for dose, _, _ in rows}) > 1
+    names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
     for axes, model in zip(made, models, strict=True):
         axes.axvspan(-margin, margin, color="#EEEEEE", linewidth=0)
         axes.axvline(0, color="black", linewidth=0.6)
@@ -57,12 +68,10 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
             elif row[1:] in tables.methods(model):
                 axes.text(0, y, "no results", ha="center", va="center", fontsize=6)
         axes.set_title(model, loc="left")
-        axes.set_xlabel("difference of KM")
-        several = len({dose for dose, _, _ in rows}) > 1
-        names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
+    outer_labels(made, min(len(models), 3), "difference of KM", "")
     shown: dict[str, Any] = {
         word: Line2D(
             [], [], ls="", marker=marker, color="#333333", mfc="#333333" if filled else "white"
@@ -75,8 +84,8 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     title = f"{experiment.title[0].upper()}{experiment.title[1:]} ({claim_of(experiment)})"
     caption = (
         f"Mean over targets and its 95 % interval (bootstrap over targets); numbers: cells "
-        f"compared of planned, behind the targets if there are several seeds; div.: diverged. Verdicts: 5 % over all lines (Holm). Dose {doses}. "
-        f"{tables.about}"
+        f"compared of planned, behind the targets if there are several seeds; div.: diverged. "
+        f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about}"
     )
     return finish(figure, title, caption, shown)
 
@@ -100,10 +109,10 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
     for i, (axes, (method, variant)) in enumerate(zip(made, methods, strict=True)):
         state = method_name(method, variant)
         used |= _backdrop(axes, found, position)
-        axes.set_title(f"({i + 1}) {state}", loc="left")
         axes.set_xticks(list(position.values()), [str(dose) for dose in position])
         if state not in found.index:
             axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center")
+            head(axes, f"({i + 1}) {state}", "")
             continue
         rows = found.loc[state]
         colour, marker, line = method_style(method)
@@ -117,9 +126,9 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
         told = "-".join(map(str, counts if len(counts) < 3 else [counts[0], counts[-1]]))
         if state in of_states:
             slope = of_states[state]
-            known = interval(slope["lower"], slope["upper"])
-            told = f"slope {slope['slope']:+.3f} {known}, n = {told}"
-        axes.set_title(told, loc="right", fontsize=6, color="#555555")
+            known = f" {interval(slope['lower'], slope['upper'])}".rstrip()
+            told = f"slope {slope['slope']:+.3f}{known}, n = {told}"
+        head(axes, f"({i + 1}) {state}", told)
     outer_labels(made, min(len(methods), 2), "dose (similar samples trained on)", "KM")
     used["a method: mean, 95 % interval"] = Line2D([], [], color="#333333", marker="o")
     asked = "the target" if role == "target" else "its similar samples (mean over them)"
@@ -145,12 +154,12 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
     methods = [pair for pair in tables.methods(model) if pair[1] != PLACEBO]
     figure, made = panels(len(doses), 2.9)
     used: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     for axes, dose in zip(made, doses, strict=True):
         here = points[points["dose"] == dose]
         for method, variant in methods:
             mine = here[(here["method"] == method) & (here["variant"] == variant)]
             colour, marker, _ = method_style(method)
-            face = colour if kind_of(variant) == "plain" else "white"
             every = axes.scatter(
                 mine["target"], mine["other"], s=6, marker=marker, color=colour, alpha=0.3,
                 linewidth=0, label=f"{method_name(method, variant)}, cells",
@@ -159,15 +168,12 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
             gone = mine[mine["diverged"]]
             if len(gone):
                 axes.scatter(gone["target"], gone["other"], s=22, marker="x", color=colour)
-                used["a cell that diverged"] = Line2D([], [], ls="", marker="x", color="#333333")
+                marks["a cell that diverged"] = Line2D([], [], ls="", marker="x", color="#333333")
             name = method_name(method, variant)
-            look: dict[str, Any] = {
-                "marker": marker,
-                "color": colour,
-                "mfc": face,
-                "mec": colour,
-                "ls": "",
-            }
+            enhanced = [v for m, v in methods if m == method and kind_of(v) == "enhanced"]
+            look: dict[str, Any] = {"marker": marker, "color": colour, "ls": ""}
+            if variant in enhanced:
+                look["fillstyle"] = ("none", "left", "top")[enhanced.index(variant) % 3]
             used[name] = Line2D([], [], markersize=6, **look)
             if len(mine):
                 axes.plot(
@@ -181,15 +187,14 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
                     "linewidth": 0.8,
                 }
                 draw(level, **level_look)
-                used[name] = Line2D([], [], **level_look)
-        axes.set_title(f"dose {dose}", loc="left")
-        axes.set_title(_cells_said(tables, model, dose), loc="right", fontsize=6, color="#555555")
+                marks[name] = Line2D([], [], **level_look)
+        head(axes, f"dose {dose}", _cells_said(tables, model, dose))
     outer_labels(made, min(len(doses), 2), "KM of the target (memory)", "KM of other samples")
     caption = (
         f"Large: mean of a method; small: its cells. Best is the corner where the target is as "
         f"before fine-tuning and the others as before unlearning. Model {model}. {tables.about}"
     )
-    return finish(figure, f"Memory and damage: {model}", caption, used)
+    return finish(figure, f"Memory and damage: {model}", caption, used | marks)
 
 
 def _line(axes: Axes, y: int, verdict: Verdict) -> None:
