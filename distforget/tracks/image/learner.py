@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 
 from distforget import losses, selection
 from distforget.image_config import ImageConfig
+from distforget.study import UsageError
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
 from distforget.tracks.image import dataset
 from distforget.tracks.image.fitting import Labelled
@@ -202,6 +203,8 @@ class ImageLearner:
 
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
+        if not isinstance(self.module, MLP):
+            raise UsageError("models: a cnn cannot be attacked yet, and so not verified; use mlp:...")
         generator = torch.Generator(self.device).manual_seed(self.attack_seed)
         count = round(self.config.candidates_per_sample * self.samples_trained)
         found = reconstruct(self.module, count, self.config.attack, generator, self.mean_CHW)
