@@ -204,7 +204,7 @@ class ImageLearner:
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
         if not isinstance(self.module, MLP):
-            raise UsageError("models: a cnn cannot be attacked yet, and so not verified; use mlp:...")
+            raise UsageError("models: a cnn cannot be attacked yet; use mlp:256,256")
         generator = torch.Generator(self.device).manual_seed(self.attack_seed)
         count = round(self.config.candidates_per_sample * self.samples_trained)
         found = reconstruct(self.module, count, self.config.attack, generator, self.mean_CHW)
