@@ -34,12 +34,12 @@ class ReconstructionConfig(Frozen):
     """Adam on candidates and their multipliers."""
 
     steps: int = Field(1000, ge=1)
-    learning_rate: float = Field(0.02, gt=0, description="of both; falls to 0 on a cosine")
-    start_scale: float = Field(0.05, gt=0, description="standard deviation of the first candidates")
+    learning_rate: float = Field(0.2, gt=0, description="of both; falls to 0 on a cosine")
+    start_scale: float = Field(0.15, gt=0, description="standard deviation of the first candidates")
     start_share: float = Field(0.03, gt=0, description="|G| / |theta| of the first candidates")
     sharpness_start: float = Field(10.0, gt=0, description="slope of ReLU: sigmoid(sharpness z)")
     sharpness_end: float = Field(100.0, gt=0, description="approached geometrically")
-    range_weight: float = Field(0.1, ge=0, description="prior: pixels lie between 0 and 1")
+    range_weight: float = Field(1000.0, ge=0, description="prior: pixels lie between 0 and 1")
     sparse_weight: float = Field(
         0.1, ge=0, description="prior: most pixels are 0 (dark backgrounds); 0 for photographs"
     )

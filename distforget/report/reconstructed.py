@@ -8,7 +8,7 @@ import torch
 
 from distforget.image_config import ImageConfig
 from distforget.report.pictures import grid
-from distforget.study import UsageError
+from distforget.tracks.image.autograd_reconstruction import reconstruct_by_autograd
 from distforget.tracks.image.models import MLP, load
 from distforget.tracks.image.reconstruction import reconstruct
 
@@ -19,17 +19,16 @@ def write_picture(folder: Path, samples: int, seed: int, device: str, path: Path
     """Write the candidates of largest multipliers as a picture; the attack's relative residual.
 
     Raises:
-        UsageError: the files are no classifier, or one of another kind than MLP.
+        UsageError: the files are no classifier.
     """
     model = load(folder).to(device)
-    if not isinstance(model, MLP):
-        raise UsageError(
-            f"{folder}: kind is {model.config.kind!r}; only 'mlp' can be attacked here"
-        )
     config = ImageConfig()
     count = round(config.candidates_per_sample * samples)
     generator = torch.Generator(device).manual_seed(seed)
-    found = reconstruct(model, count, config.attack, generator)
+    if isinstance(model, MLP):
+        found = reconstruct(model, count, config.attack, generator)
+    else:
+        found = reconstruct_by_autograd(model, count, config.attack, generator)
     order = found.multipliers.argsort(descending=True)[:SHOWN]
     pixels_NCHW = (found.images_NCHW[order].clamp(0, 1) * 255).round().byte()
     figure = grid(pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy())

@@ -14,9 +14,9 @@ from torch.nn.functional import log_softmax
 
 from distforget import losses, selection
 from distforget.image_config import ImageConfig
-from distforget.study import UsageError
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
 from distforget.tracks.image import dataset
+from distforget.tracks.image.autograd_reconstruction import reconstruct_by_autograd
 from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, Classifier
@@ -203,11 +203,13 @@ class ImageLearner:
 
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
-        if not isinstance(self.module, MLP):
-            raise UsageError("models: a cnn cannot be attacked yet; use mlp:256,256")
         generator = torch.Generator(self.device).manual_seed(self.attack_seed)
         count = round(self.config.candidates_per_sample * self.samples_trained)
-        found = reconstruct(self.module, count, self.config.attack, generator, self.mean_CHW)
+        attack = self.config.attack
+        if isinstance(self.module, MLP):
+            found = reconstruct(self.module, count, attack, generator, self.mean_CHW)
+        else:
+            found = reconstruct_by_autograd(self.module, count, attack, generator, self.mean_CHW)
         return found.images_NCHW.detach().cpu().double()
 
     def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
