@@ -105,8 +105,8 @@ def measure(drawn: Draw, arguments: Any, samples: int, seed: int) -> dict[str, A
         "> 0.4": int((members > 0.4).sum()),
         "controls > 0.4": float((others > 0.4).double().mean()),
         "mean SSIM": float(members.mean()),
-        "AUC": auc(members, others),
-        "TPR 1%": tpr_at_fpr(members, others),
+        "AUC": auc(members.numpy(), others.numpy()),
+        "TPR 1%": tpr_at_fpr(members.numpy(), others.numpy()),
     }
     if arguments.membership:
         row |= membership(model, train, controls)
@@ -125,11 +125,11 @@ def membership(model: MLP, train: Labelled, controls: Labelled) -> dict[str, flo
     seconds = time.perf_counter() - began
     spans = [span_scores(model, part.images_NCHW, count) for part in (train, controls)]
     return {
-        "KKT AUC": auc(inside, outside),
+        "KKT AUC": auc(inside.numpy(), outside.numpy()),
         "member's": float(inside.median()),
         "other's": float(outside.median()),
         "KKT s": seconds,
-        "span AUC": auc(*spans),
+        "span AUC": auc(*(span.numpy() for span in spans)),
     }
 
 
