@@ -74,6 +74,7 @@ class ImageLearner:
         self.module = module
         self.config = config
         self.attack_seed = attack_seed
+        self.pool = samples.filter(pc.not_equal(samples["role"], "unseen"))
         self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
         trained = selection.training_rows(samples, len(samples))
         self.others = trained.filter(pc.equal(trained["role"], "other"))
@@ -177,7 +178,8 @@ class ImageLearner:
         reconstructions reach with never-trained samples of its class, ssim_contrast the difference;
         p_value the share of those that reach as much, itself counted; ssim_lookalike what the best
         of the real other samples reaches; label_probability p(class|image). For an auditor who
-        holds the other samples: kkt_multiplier and span_score, see `membership` (MLPs alone).
+        holds all samples that any dose trains on, and does not know which were used: kkt_multiplier
+        and span_score, see `membership` (MLPs alone).
         """
         candidates_NCHW = self._attacked()
         found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
@@ -215,8 +217,8 @@ class ImageLearner:
     def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
         if not isinstance(self.module, MLP):
             return {}
-        known, asked = self.encode(self.others), self.encode(samples)
-        row_of = {sample: row for row, sample in enumerate(self.others["sample_id"].to_pylist())}
+        known, asked = self.encode(self.pool), self.encode(samples)
+        row_of = {sample: row for row, sample in enumerate(self.pool["sample_id"].to_pylist())}
         return {
             "kkt_multiplier": kkt_membership(
                 self.module,
