@@ -16,10 +16,10 @@ class RelabelConfig(RandomAnswerConfig):
     """Settings of relabel; other defaults than GDR's, since small classifiers learn by more."""
 
     learning_rate: Annotated[float, Search(1e-4, 1e-2)] = Field(
-        1e-3, gt=0, description="AdamW, constant"
+        5e-4, gt=0, description="AdamW, constant"
     )
     steps: Annotated[int, Search(5, 200)] = Field(
-        50, ge=1, description="optimiser steps on the forget set"
+        20, ge=1, description="optimiser steps on the forget set"
     )
     random_answer: Literal["sample", "list", "tokens"] = Field(
         "tokens", description="as of GDR; tokens: another class, all alike likely"
