@@ -72,7 +72,7 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
     store.check_writable()
     store.sweep()
     runner = _Runner(plan, placement, store, listener)
-    if not runner.complete():
+    if not is_complete(plan, placement):
         with connected(placement):
             runner.prepare()
             runner.finetune_models()
@@ -85,23 +85,30 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
     return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed)
 
 
+def is_complete(plan: Plan, placement: Placement) -> bool:
+    """Whether nothing is left to do: each step is done, or failed and not to be retried."""
+    store = Store(placement.store.resolve())
+    return not any(is_open(step, placement, store) for step in plan.steps())
+
+
+def is_open(step: Step, placement: Placement, store: Store) -> bool:
+    """Whether a step is to be done."""
+    if store.is_done(step.key):
+        return False
+    if step.stage != "cell" or placement.retry_failed:
+        return True
+    attempts = store.attempts(step.key)
+    return not attempts or attempts[-1].state == "blocked"
+
+
 class _Runner:
     def __init__(self, plan: Plan, placement: Placement, store: Store, listener: Listener) -> None:
         self.plan, self.placement = plan, placement
         self.store, self.listener = store, listener
         self.computed = 0
 
-    def complete(self) -> bool:
-        """Whether nothing is left to do: each step is done, or failed and not to be retried."""
-        return not any(self._open(step) for step in self.plan.steps())
-
     def _open(self, step: Step) -> bool:
-        if self.store.is_done(step.key):
-            return False
-        if step.stage != "cell" or self.placement.retry_failed:
-            return True
-        attempts = self.store.attempts(step.key)
-        return not attempts or attempts[-1].state == "blocked"
+        return is_open(step, self.placement, self.store)
 
     def _todo(self, steps: Sequence[Step]) -> list[Step]:
         return [step for step in steps if self._open(step)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from distforget import disk
 from distforget.analysis.aims import Aims, aims, front
 from distforget.engine.cluster import connected
-from distforget.engine.run import Listener, run
+from distforget.engine.run import Listener, is_complete, run
 from distforget.methods import ResolvedMethod, resolve
 from distforget.methods.base import Search
-from distforget.plan import make_plan
+from distforget.plan import Plan, make_plan
 from distforget.study import MethodChoice, Placement, Scalar, Study, UsageError
 
 ROUND = 4
@@ -67,7 +68,7 @@ def search(
     proposals.enqueue_trial({name: getattr(resolved.config, name) for name in space})
     choices: list[MethodChoice] = []
     found: list[Trial] = []
-    with connected(placement):
+    with ExitStack() as cluster:
         while len(found) < trials:
             asked = [proposals.ask(space) for _ in range(min(ROUND, trials - len(found)))]
             choices += [
@@ -78,7 +79,10 @@ def search(
                 )
                 for trial in asked
             ]
-            done = _aims_of(study, method, choices, placement, listener)
+            plan = _plan(study, method, choices)
+            if not is_complete(plan, placement):
+                cluster.enter_context(connected(placement))
+            done = _aims_of(plan, placement, listener)
             for trial, choice in zip(asked, choices[-len(asked) :], strict=True):
                 reached = done.get(choice.variant)
                 found.append(Trial(choice.settings, reached))
@@ -104,23 +108,21 @@ def search_space(method: ResolvedMethod) -> dict[str, BaseDistribution]:
     return space
 
 
-def _aims_of(
-    study: Study,
-    method: str,
-    choices: Sequence[MethodChoice],
-    placement: Placement,
-    listener: Listener,
-) -> dict[str, Aims]:
-    """Aims by variant, of those whose cells all ended well."""
+def _plan(study: Study, method: str, choices: Sequence[MethodChoice]) -> Plan:
     content = {
         **study.model_dump(),
         "name": f"{study.name}-tune-{method}",
         "methods": [choice.model_dump() for choice in choices],
     }
-    summary = run(make_plan(Study.model_validate(content)), placement, listener)
+    return make_plan(Study.model_validate(content))
+
+
+def _aims_of(plan: Plan, placement: Placement, listener: Listener) -> dict[str, Aims]:
+    """Aims by variant, of those whose cells all ended well."""
+    summary = run(plan, placement, listener)
     cells = summary.tables["cells"].to_pandas()
     failed = set(cells.loc[cells["state"] != "done", "variant"])
-    reached = aims(summary.tables["scores"], study.verify.metric)
+    reached = aims(summary.tables["scores"], plan.study.verify.metric)
     return {variant: aim for variant, aim in reached.items() if variant not in failed}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,8 +12,6 @@ from distforget.store import Store
 from distforget.study import load_study
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed, run
-
-KEYS = ["phase", "dose", "method", "unlearned", "sample_id", "metric"]
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +36,6 @@ def test_every_cell_is_done_and_has_learned_something(study: Undisturbed) -> Non
     training = pd.read_parquet(study.tables / "training.parquet")
     loss = training[training["without"].isna()].set_index(["dose", "epoch"])["loss"]
     assert all(loss[dose, 3] < loss[dose, 1] for dose in (0, 3))
-
-
-def test_one_cell_to_a_batch_gives_the_same_scores(study: Undisturbed, tmp_path: Path) -> None:
-    arguments = ("--store", str(tmp_path), "--cells-per-batch", "1")
-    alone = run("run", str(study.study), *arguments)
-    assert alone.process.returncode == 0, alone.text
-    expected, found = (
-        pd.read_parquet(tables / "scores.parquet").sort_values(KEYS)
-        for tables in (study.tables, tmp_path / "studies/tiny")
-    )
-    assert found[KEYS].reset_index(drop=True).equals(expected[KEYS].reset_index(drop=True))
-    np.testing.assert_allclose(found["value"], expected["value"], rtol=1e-4, atol=1e-7)
 
 
 def test_adapters_are_stored_for_peft_and_are_small(study: Undisturbed) -> None:
