@@ -3,7 +3,7 @@
 The interval is the studentised bootstrap (bootstrap-t) over targets, seeds nested: a target's value
 is its mean over seeds, whole targets are drawn again, and each resample's mean is divided by its
 own standard error. It was chosen by simulation (`benchmarks/coverage.py`): of 5 targets the 95 %
-interval holds the true mean in 93 to 96 %, of normal and of skewed scores (88 % of scores half of
+interval holds the true mean in 92 to 96 %, of normal and of skewed scores (88 % of scores half of
 which are nothing but noise about 0), Student's t in 84 to 95 %, BCa in 79 to 86 %, the percentile
 interval in 76 to 84 %. The price is length.
 
