@@ -139,9 +139,9 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
             name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
             yield _drawn(name, partial(verdict_forest, tables, experiment))
     if not wanted:
-        for reason, numbers in MISSING.items():
-            for number in numbers:
-                yield Drawn(f"figure-{number}", lacking=reason)
+        reasons = {number: why for why, numbers in MISSING.items() for number in numbers}
+        for number in sorted(reasons):
+            yield Drawn(f"figure-{number}", lacking=reasons[number])
 
 
 def _of_models(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Drawn]:
