@@ -109,7 +109,7 @@ class VerifyConfig(Frozen):
         description="written to scores",
     )
     margin: float = Field(
-        0.1, ge=0, description="KM differences within it count as none (E7, retrained, placebo)"
+        0.1, ge=0, description="the smallest KM difference that matters; within it is about 0"
     )
     use_stemmer: bool = True
 

@@ -57,7 +57,11 @@ def slopes(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
     by = ["model", "state"]
     found = fitted.groupby(by).agg(["mean", "size"])
     found.columns = pd.Index(["slope", "targets"])
-    known = infer([group.to_numpy() for _, group in fitted.groupby(by)])
+    least, most = score_range(metric)
+    doses = np.log2(1 + np.unique(each["dose"]))
+    steepest = (most - least) / np.diff(doses).min() if len(doses) > 1 else np.inf
+    groups = [group.to_numpy() for _, group in fitted.groupby(by)]
+    known = infer(groups, bounds=(-steepest, steepest))
     found["lower"], found["upper"] = known.low_G, known.high_G
     return found.reset_index()
 

@@ -127,22 +127,21 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
     """
     if wanted:
         _check(wanted)
-    with rc_context(STYLE):
-        for kind in PAPER:
-            if not wanted or wanted in map(str, kind.numbers):
-                yield from _of_models(tables, kind, wanted)
-        for name, make in BEYOND.items():
-            if wanted in ("", name):
-                for model in tables.paths:
-                    yield _drawn(f"{name}-{model}", partial(make, tables, model))
-        if wanted in ("", "verdicts"):
-            for experiment in EXPERIMENTS:
-                name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
-                yield _drawn(name, partial(verdict_forest, tables, experiment))
+    for kind in PAPER:
+        if not wanted or wanted in map(str, kind.numbers):
+            yield from _of_models(tables, kind, wanted)
+    for name, make in BEYOND.items():
+        if wanted in ("", name):
+            for model in tables.paths:
+                yield _drawn(f"{name}-{model}", partial(make, tables, model))
+    if wanted in ("", "verdicts"):
+        for experiment in EXPERIMENTS:
+            name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
+            yield _drawn(name, partial(verdict_forest, tables, experiment))
     if not wanted:
-        for reason, numbers in MISSING.items():
-            for number in numbers:
-                yield Drawn(f"figure-{number}", lacking=reason)
+        reasons = {number: why for why, numbers in MISSING.items() for number in numbers}
+        for number in sorted(reasons):
+            yield Drawn(f"figure-{number}", lacking=reasons[number])
 
 
 def _of_models(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Drawn]:
@@ -158,7 +157,8 @@ def _of_models(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Draw
 
 def _drawn(name: str, make: Callable[[], Figure]) -> Drawn:
     try:
-        return Drawn(name, make())
+        with rc_context(STYLE):
+            return Drawn(name, make())
     except NothingToShowError as error:
         return Drawn(name, lacking=str(error))
 

@@ -99,7 +99,8 @@ def panels(
 
 def head(axes: Axes, name: str, said: str) -> None:
     """Name of a panel, and what is said of its data: beside it, or below if it is long."""
-    axes.set_title(name if len(name) + len(said) < 56 else f"{name}\n", loc="left")
+    fits = 1.3 * len(name) + len(said) < 64
+    axes.set_title(name if fits else f"{name}\n", loc="left")
     axes.set_title(said, loc="right", fontsize=6, color="#555555")
 
 

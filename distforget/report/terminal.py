@@ -264,7 +264,7 @@ def print_dose_response(
     }
     for (model, state), rows in found.groupby(["model", "state"]):
         shown = {
-            row.dose: f"{row.low:.2f} to {row.high:.2f}" if state == PLACEBO else f"{row.mean:.2f}"
+            row.dose: f"{row.low:.2f}-{row.high:.2f}" if state == PLACEBO else f"{row.mean:.2f}"
             for row in rows.itertuples()
         }
         counts = sorted({str(n) for n in rows["n"]}, key=int)
