@@ -6,8 +6,8 @@ The file holds `images` (N, H, W) or (N, C, H, W), uint8, and `labels` (N,). For
 samples and seed: trains a classifier on that many images, classes balanced, attacks its weights and
 scores the candidates against the training images and against as many controls that were never
 trained on, in the same way. What the attacker knows beside the weights: the mean of the other
-images, and (roughly) how many samples there were. "train s" and "attack s" are wall time, "CPU s" is
-the processor time of both; scoring is left out.
+images, and (roughly) how many samples there were. "train s" and "attack s" are wall time, "CPU s"
+is the processor time of both; scoring is left out.
 """
 
 from __future__ import annotations
