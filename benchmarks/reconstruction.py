@@ -7,7 +7,7 @@ samples and seed: trains a classifier on that many images, classes balanced, att
 scores the candidates against the training images and against as many controls that were never
 trained on, in the same way. What the attacker knows beside the weights: the mean of the other
 images, and (roughly) how many samples there were. "train s" and "attack s" are wall time, "CPU s"
-the processor time of both; scoring is left out.
+is the processor time of both; scoring is left out.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_the_loss_is_a_naive_loops(bias: str, hidden: tuple[int, ...], seed: int
         apart[layer] += (theta.detach() - total).square().sum().item()
         size[layer] += theta.detach().square().sum().item()
     expected = [a / s for a, s in zip(apart, size, strict=True)]
-    assert [float(f) for f in found] == pytest.approx(expected, abs=1e-8)
+    assert [f.item() for f in found] == pytest.approx(expected, abs=1e-8)
 
 
 @settings(max_examples=15, deadline=None)
@@ -137,7 +137,7 @@ def test_the_attack_on_a_cnn_comes_closer_to_its_weights() -> None:
         ).residual
         for steps in (1, 100)
     ]
-    assert residuals[1] < 0.5 < residuals[0]
+    assert residuals[1] < 0.7 < residuals[0]
 
 
 def test_weights_are_the_sum_where_training_is_stationary() -> None:

@@ -37,7 +37,7 @@ def reconstruct_by_autograd(
     images = weight.new_empty(num_candidates, *shape).normal_(generator=generator)
     images = (config.start_scale * images).requires_grad_()
     sums = gradient_sums(model, images.detach(), labels_N, weight.new_ones(num_candidates))
-    power = sum(float(g.square().sum()) for g in sums)
+    power = sum(float(g.detach().square().sum()) for g in sums)
     size = sum(float(p.detach().square().sum()) for p in model.parameters())
     start = config.start_share * (size / power) ** 0.5
     log_multipliers_N = weight.new_full((num_candidates,), start).log().requires_grad_()
