@@ -20,8 +20,13 @@ LOCK = Path(__file__).parent / "versions.lock"
 ENCODING = (
     "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py",
     "tracks/text/generation.py", "tracks/text/noise.py", "losses.py",
+    "tracks/image/models.py", "tracks/image/learner.py",
 )  # fmt: skip
-SCORING = ("cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", *ENCODING)
+SCORING = (
+    "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/image/ssim.py",
+    "tracks/image/kkt.py", "tracks/image/reconstruction.py", "tracks/image/membership.py",
+    "tracks/image/autograd_reconstruction.py", *ENCODING,
+)  # fmt: skip
 
 STAGE_FILES = {
     "dataset": (
@@ -30,7 +35,8 @@ STAGE_FILES = {
     ),
     "model": ("engine/models.py", "tracks/text/models.py"),
     "finetune": (
-        "engine/finetune.py", "engine/deepspeed.py", "training.py", "selection.py", *ENCODING,
+        "engine/finetune.py", "engine/deepspeed.py", "training.py", "selection.py",
+        "tracks/image/__init__.py", "tracks/image/fitting.py", *ENCODING,
     ),
     "reference": ("selection.py", *ENCODING),
     "ask": SCORING,

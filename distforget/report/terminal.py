@@ -147,8 +147,8 @@ def print_verdicts(
     """The verdict table, one line a claim, dose, model and method; then the damage."""
     margin = verdicts[0].margin if verdicts else 0.0
     table = Table(
-        title=f"verdicts: knowledge memorisation KM = {metric}",
-        caption="difference = KM after unlearning minus what it is compared with: mean over "
+        title=f"verdicts on the score {metric}",
+        caption="difference = score after unlearning minus what it is compared with: mean over "
         "targets, its 95 % interval (bootstrap over targets); agree = targets that go as claimed; "
         "n of N = cells compared of planned. supported or contradicted = at 5 % over all methods "
         f"and models of a claim (Holm) and by {margin:g} or more; about 0 = surely within "
@@ -187,15 +187,15 @@ def print_verdicts(
     damage = Table(
         title="damage: samples that should stay, before -> after unlearning", title_justify="left"
     )
-    for name in ("samples", "model", "method", "dose", "KM", "answer probability", "perplexity",
-                 "diverged"):  # fmt: skip
+    wanted = [metric, "answer_probability", "answer_perplexity", "label_probability"]
+    metrics = [name for name in wanted if any(name in d.before for d in damages)]
+    for name in ("samples", "model", "method", "dose", *metrics, "diverged"):
         left = name in ("samples", "model", "method")
         damage.add_column(name, justify="left" if left else "right")
     for d in damages:
         damage.add_row(
-            d.role, d.model, method_name(d.method, d.variant), str(d.dose), _change(d, metric),
-            _change(d, "answer_probability"), _change(d, "answer_perplexity"),
-            f"{d.diverged} of {d.cells}",
+            d.role, d.model, method_name(d.method, d.variant), str(d.dose),
+            *(_change(d, name) for name in metrics), f"{d.diverged} of {d.cells}",
         )  # fmt: skip
     console.print(damage)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from distforget import schemas
 from distforget.plan import make_plan
 from distforget.store import Store
 from distforget.study import load_study
@@ -68,6 +70,11 @@ def test_each_asked_sample_has_scores_and_a_picture(study: Undisturbed) -> None:
     both = ssim.merge(pictures, on=keys, how="outer", indicator=True)
     assert (both["_merge"] == "both").all()
     assert both["value"].equals(both["ssim"])
+
+
+def test_the_table_of_images_is_as_documented(study: Undisturbed) -> None:
+    written = pq.read_schema(study.tables / "reconstructions.parquet")
+    assert written.names == list(schemas.describe("reconstructions").columns)
 
 
 def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from distforget import schemas
+from distforget.tracks import track
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed, run
 
@@ -31,7 +32,8 @@ def test_every_cell_once_and_done(undisturbed: Undisturbed) -> None:
 def test_every_documented_column_is_written_and_every_written_one_documented(
     undisturbed: Undisturbed,
 ) -> None:
-    for table in schemas.tables():
+    of_images = set(track("image").TABLES)
+    for table in set(schemas.tables()) - of_images:
         written = pq.read_schema(undisturbed.tables / f"{table}.parquet")
         assert written.names == list(schemas.describe(table).columns), table
         rows = pq.read_table(undisturbed.tables / f"{table}.parquet")
