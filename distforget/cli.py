@@ -121,7 +121,15 @@ def run(
     summary = run_plan(plan, placement, Progress(console))
     print_findings(plan, summary.tables, console)
     print_summary(summary, console)
-    console.print(f"tables: {store / 'studies' / plan.study.name}")
+    folder = store / "studies" / plan.study.name
+    console.print(f"tables: {folder}")
+    if "reconstructions" in summary.tables:
+        from distforget.report.pictures import write_pictures
+
+        for path in write_pictures(
+            summary.tables["samples"], summary.tables["reconstructions"], folder
+        ):
+            console.print(f"picture: {path}")
     if summary.planned - summary.done > placement.tolerated_failures:
         raise typer.Exit(1)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from distforget.report.figure_style import write
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -53,11 +57,26 @@ def before_and_after(
     return figure
 
 
+def write_pictures(samples: pa.Table, reconstructions: pa.Table, folder: Path) -> list[Path]:
+    """Write `pictures-MODEL-SEED.png` of each model and repetition that is done so far."""
+    done = reconstructions.filter(pc.equal(reconstructions["phase"], "post_unlearn"))
+    states = sorted(set(zip(done["model"].to_pylist(), done["seed"].to_pylist(), strict=True)))
+    return [
+        path
+        for model, seed in states
+        for path in write(
+            before_and_after(samples, reconstructions, model, seed),
+            folder / f"pictures-{model}-{seed}",
+            ["png"],
+        )
+    ]
+
+
 def grid(images_NHWC: Pixels, columns: int = 10) -> Figure:
     """Images row after row."""
     lines = -(-len(images_NHWC) // columns)
     figure = Figure(figsize=(0.7 * columns, 0.7 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False).flat
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
     for axis, image_HWC in zip(axes, images_NHWC, strict=False):

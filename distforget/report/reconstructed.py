@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from distforget.image_config import ImageConfig
+from distforget.report.figure_style import formats, write
 from distforget.report.pictures import grid
 from distforget.tracks.image.autograd_reconstruction import reconstruct_by_autograd
 from distforget.tracks.image.models import MLP, load
@@ -32,8 +33,5 @@ def write_picture(folder: Path, samples: int, seed: int, device: str, path: Path
     order = found.multipliers.argsort(descending=True)[:SHOWN]
     pixels_NCHW = (found.images_NCHW[order].clamp(0, 1) * 255).round().byte()
     figure = grid(pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format=path.suffix.lstrip(".") or "png", dpi=150)
-    temporary.replace(path)
+    write(figure, path.with_suffix(""), formats(path.suffix.lstrip(".") or "png"))
     return found.residual

@@ -77,6 +77,10 @@ def test_the_table_of_images_is_as_documented(study: Undisturbed) -> None:
     assert written.names == list(schemas.describe("reconstructions").columns)
 
 
+def test_a_picture_of_each_model_is_written(study: Undisturbed) -> None:
+    assert (study.tables / "pictures-mlp-0.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:
     found = pd.read_parquet(study.tables / "comparisons.parquet")
     assert set(found["experiment"]) == {"E1", "E2", "E6", "retrained", "placebo"}
