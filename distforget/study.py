@@ -52,7 +52,9 @@ class ModelConfig(Frozen):
     """A model to fine-tune and unlearn: builtin 'smollm2', a hub id or a local folder."""
 
     name: Name
-    path: str = Field(description="'builtin:smollm2', a Hugging Face hub id, or a local folder")
+    path: str = Field(
+        description="'builtin:smollm2', a hub id or a local folder; images: mlp:256,256"
+    )
     revision: str = Field("main", description="hub revision; ignored for folders")
     prompt: PromptConfig = PromptConfig()
 

@@ -1,0 +1,30 @@
+"""What `distforget list` prints, by its own name for each thing."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from distforget import cli, methods
+from distforget.study import PRESETS, load_study
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("methods", methods.names()),
+        ("models", ["builtin:smollm2", "mlp:256,256"]),
+        ("datasets", ["biographies", "digits", "npz"]),
+        ("presets", [path.stem for path in PRESETS.glob("*.yaml")]),
+        ("tables", ["samples", "reconstructions", "scores"]),
+    ],
+)
+def test_everything_there_is_is_listed(what: str, words: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, ["list", what])
+    assert result.exit_code == 0, result.output
+    assert [word for word in words if word not in result.output] == []
+
+
+@pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])
+def test_every_preset_is_a_study_of_its_name(preset: str) -> None:
+    assert load_study(preset).name == preset
