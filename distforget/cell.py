@@ -15,7 +15,7 @@ from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
 from distforget.study import Study
-from distforget.tracks.base import Learner, Noise, RetainBatches, Scored
+from distforget.tracks.base import Learner, Noise, RetainBatches, Scored, terms_of_one
 from distforget.training import StepReport, TorchStepper, restore, run_steps
 
 
@@ -69,9 +69,8 @@ def unlearn(
     method, config = cell.method.method, cell.method.config
     if method.forget is None:
         return unlearned([], learner.module.parameters(), time.monotonic() - began)
-    terms_of = learner.terms(
-        learner.encode(forget_rows(learner, samples, cell)), retain, cell.noise
-    )
+    forget = learner.encode(forget_rows(learner, samples, cell))
+    terms_of = terms_of_one(learner, forget, retain, cell.noise)
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
     reports = list(
         run_steps(
@@ -109,7 +108,7 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
     )
     if cell.method.enhanced:
         trained = selection.training_rows(samples, cell.dose)
-        nearest = learner.nearest(trained, forget, cell.method.enhanced.nearest)
+        nearest = nearest_rows(learner, trained, forget, cell.method.enhanced.nearest)
         count = cell.method.enhanced.paraphrases
         paraphrases = selection.paraphrase_rows(samples, target, count)
         forget = pa.concat_tables([forget, nearest, paraphrases])
@@ -126,6 +125,11 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
         case "tokens":
             answers = learner.random_answers(forget, draw)
     return selection.with_answers(forget, answers)
+
+
+def nearest_rows(learner: Learner, rows: pa.Table, target: pa.Table, count: int) -> pa.Table:
+    """The `count` rows most similar to the target; none are not looked for."""
+    return learner.nearest(rows, target, count) if count else rows.slice(0, 0)
 
 
 def unlearned(

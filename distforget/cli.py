@@ -278,9 +278,12 @@ def ask(
     from distforget.plan import make_plan
     from distforget.store import Store
 
+    named = load_study(study)
+    if named.track != "text":
+        raise UsageError(f"study {named.name} is of images, which cannot be asked in words")
     table = Table("phase", "answer")
     asked = pa.table({"question": [text]})
-    for phase, answer in answers(make_plan(load_study(study)), cell, asked, Store(store), device):
+    for phase, answer in answers(make_plan(named), cell, asked, Store(store), device):
         table.add_row(phase, escape(answer))
     console.print(table)
 

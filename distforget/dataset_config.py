@@ -190,7 +190,7 @@ def check_track(dataset: DatasetConfig, track: Track) -> None:
                     f"dataset.{field} is {value!r}, but it belongs to track {owner!r} and track "
                     f"is {track!r}; delete it, or set track: {owner}"
                 )
-    needed = ("similarity", "per_class", *OF_SOURCE.get(dataset.source, ()))
+    needed = ("similarity", "per_class", "unseen_per_class", *OF_SOURCE.get(dataset.source, ()))
     for field in needed if track == "image" else ():
         if not getattr(dataset, field):
             raise ValueError(

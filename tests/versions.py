@@ -25,7 +25,7 @@ ENCODING = (
 SCORING = (
     "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/image/ssim.py",
     "tracks/image/kkt.py", "tracks/image/reconstruction.py", "tracks/image/membership.py",
-    "tracks/image/autograd_reconstruction.py", *ENCODING,
+    "tracks/image/autograd_reconstruction.py", "tracks/image/attack.py", *ENCODING,
 )  # fmt: skip
 
 STAGE_FILES = {

@@ -23,11 +23,10 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 
 from distforget import schemas, selection
-from distforget.engine import weights
 from distforget.engine.cluster import cluster_address, cores, uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
-from distforget.engine.worker import TRAINED, Outcome, left_out
+from distforget.engine.worker import Outcome, left_out, trained
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Placement, Study, UsageError
@@ -221,12 +220,11 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         ray.train.report({"epoch": epoch.epoch})
     state = stepper.state()
     if rank == 0:
-        trained = {
-            n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")
-        }
+        found = {n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")}
         if learner.slots is not None:
-            trained = learner.slots.weights(0)
-        _commit(job, step, trained, training.history)
+            found = learner.slots.weights(0)
+        fill = trained(step, found, training.history)
+        job.store.commit(step, fill, device=job.device, seconds=training.history[-1].seconds)
 
 
 def _left_out(learner: Learner, rows: pa.Table, step: Step) -> list[int]:
@@ -280,14 +278,3 @@ def _load_checkpoint(path: Path, stepper: Stepper) -> list[Epoch]:
         history = json.loads(file.metadata()["history"])
     stepper.load_state(load_file(path))
     return [Epoch(**epoch) for epoch in history]
-
-
-def _commit(job: Job, step: Step, trained: dict[str, Any], history: list[Epoch]) -> None:
-    about = {name: step.about.get(name) for name in TRAINED}
-    table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
-
-    def fill(folder: Path) -> None:
-        weights.save(trained, folder / "weights.safetensors")
-        schemas.write(table, "training", folder / "training.parquet")
-
-    job.store.commit(step, fill, device=job.device, seconds=history[-1].seconds)

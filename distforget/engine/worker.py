@@ -27,9 +27,7 @@ from distforget.store import DiskError, Store
 from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
-
-TRAINED = ("model", "dose", "seed", "without", "nearest")
-"""What a training run is of: the first columns of `training`."""
+from distforget.training import Epoch
 
 ADAPTER = "adapter"
 """Folder of a cell's adapter beside its tables."""
@@ -181,17 +179,10 @@ class Worker:
 
     def _fit(self, step: Step) -> Callable[[Path], None]:
         """Of tracks with small models."""
-        about = {name: step.about.get(name) for name in TRAINED}
         rows = selection.training_rows(self.samples, step.about["dose"])
         rows = selection.without(rows, left_out(self.learner, rows, step))
-        fitted, history = track(self.study.track).fit(self.learner, rows, self.study, about["seed"])
-        table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
-
-        def fill(folder: Path) -> None:
-            weights.save(fitted, folder / "weights.safetensors")
-            schemas.write(table, "training", folder / "training.parquet")
-
-        return fill
+        fit = track(self.study.track).fit
+        return trained(step, *fit(self.learner, rows, self.study, step.about["seed"]))
 
     def _ask(self, step: Step) -> Callable[[Path], None]:
         study = self.study
@@ -316,7 +307,23 @@ def left_out(learner: Learner, rows: pa.Table, step: Step) -> pa.Table:
     if "without" not in step.about:
         return rows.slice(0, 0)
     target = selection.target_row(rows, step.about["without"])
-    return pa.concat_tables([target, learner.nearest(rows, target, step.about["nearest"])])
+    nearest = cell.nearest_rows(learner, rows, target, step.about["nearest"])
+    return pa.concat_tables([target, nearest])
+
+
+def trained(
+    step: Step, found: Mapping[str, torch.Tensor], history: Sequence[Epoch]
+) -> Callable[[Path], None]:
+    """Fills a finetune step's folder: `weights.safetensors` and `training.parquet`."""
+    names = ("model", "dose", "seed", "without", "nearest")
+    about = {name: step.about.get(name) for name in names}
+    table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
+
+    def fill(folder: Path) -> None:
+        weights.save(found, folder / "weights.safetensors")
+        schemas.write(table, "training", folder / "training.parquet")
+
+    return fill
 
 
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:

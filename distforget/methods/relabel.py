@@ -1,18 +1,16 @@
-"""Relabelling: teach a wrong answer, for classifiers one of the other classes."""
+"""Relabelling: GDR with a class for an answer, and with settings for small classifiers."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from distforget.methods.base import Method, RandomAnswerConfig, Search, Terms
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from distforget.methods.base import Method, Search
+from distforget.methods.gdr import GDRConfig, forget
 
 
-class RelabelConfig(RandomAnswerConfig):
+class RelabelConfig(GDRConfig):
     """Settings of relabel; other defaults than GDR's, since small classifiers learn by more."""
 
     learning_rate: Annotated[float, Search(1e-4, 1e-2)] = Field(
@@ -24,11 +22,6 @@ class RelabelConfig(RandomAnswerConfig):
     random_answer: Literal["sample", "list", "tokens"] = Field(
         "tokens", description="as of GDR; tokens: another class, all alike likely"
     )
-
-
-def forget(terms: Terms, config: RelabelConfig) -> Tensor:
-    """NLL(theta; x, y_wrong)."""
-    return terms.target_nll()
 
 
 METHOD = Method(

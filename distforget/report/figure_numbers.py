@@ -93,11 +93,9 @@ BEYOND: Mapping[str, Draw] = {
 MISSING: Mapping[str, tuple[int, ...]] = {
     "a sketch that shows no data": (1,),
     "clusters of features are not computed yet": (2, 20, 21),
-    "the table of samples holds no pixels: the image track is not built yet": (
-        3, 4, 22, 23, 24, 25,
-    ),
+    "samples of images are not drawn yet": (3, 4, 22, 23, 24, 25),
     "topics are not computed yet": (5, 6, 19, 26),
-    "the image track (reconstruction, SSIM) is not built yet": (
+    "SSIM of images is not drawn yet; `run` writes pictures and tables of it": (
         7, 8, 9, 10, 15, 16, *range(27, 38),
     ),
     "utility (CommonsenseQA) is not measured yet": (18,),

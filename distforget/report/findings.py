@@ -36,7 +36,8 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
     )
     if plan.study.verify.unseen:
         print_separation(separation(tables["scores"], metric), metric, console)
-        evidence = {m: dose_response(tables["scores"], m, "target") for m in EVIDENCE}
+        there = set(tables["scores"]["metric"].unique().to_pylist())
+        evidence = {m: dose_response(tables["scores"], m, "target") for m in EVIDENCE if m in there}
         print_evidence(evidence, console)
     if len(plan.study.doses) > 2:
         for role in ("target", "similar"):

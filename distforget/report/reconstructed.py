@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from distforget.image_config import ImageConfig
 from distforget.report.figure_style import formats, write
 from distforget.report.pictures import grid
-from distforget.tracks.image.autograd_reconstruction import reconstruct_by_autograd
-from distforget.tracks.image.models import MLP, load
-from distforget.tracks.image.reconstruction import reconstruct
+from distforget.tracks.image.attack import attack
+from distforget.tracks.image.models import load
 
 SHOWN = 100
 
@@ -22,14 +19,7 @@ def write_picture(folder: Path, samples: int, seed: int, device: str, path: Path
     Raises:
         UsageError: the files are no classifier.
     """
-    model = load(folder).to(device)
-    config = ImageConfig()
-    count = round(config.candidates_per_sample * samples)
-    generator = torch.Generator(device).manual_seed(seed)
-    if isinstance(model, MLP):
-        found = reconstruct(model, count, config.attack, generator)
-    else:
-        found = reconstruct_by_autograd(model, count, config.attack, generator)
+    found = attack(load(folder).to(device), samples, ImageConfig(), seed)
     order = found.multipliers.argsort(descending=True)[:SHOWN]
     pixels_NCHW = (found.images_NCHW[order].clamp(0, 1) * 255).round().byte()
     figure = grid(pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy())

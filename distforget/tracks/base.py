@@ -109,12 +109,6 @@ class Learner(Protocol):
         """Forward pass over some rows."""
         ...
 
-    def terms(
-        self, forget: Any, retain: RetainBatches | None, noise: Noise | None = None
-    ) -> TermsOfStep:
-        """The terms of each unlearning step on a forget set; the model must be at theta_0."""
-        ...
-
     def terms_of_cells(
         self,
         forget: Any,
@@ -123,7 +117,9 @@ class Learner(Protocol):
         retaining: Collection[int],
         noises: Sequence[Noise | None],
     ) -> TermsOfCells:
-        """The same of several cells, where slot i is cell i's and must be at its theta_0.
+        """The terms of each unlearning step of some cells; slot i is cell i's, at its theta_0.
+
+        A model without slots is that of the one cell 0.
 
         Args:
             forget: examples of which `rows[i]` are cell i's forget set.
@@ -207,3 +203,12 @@ class TermsOfCells(Protocol):
     def __call__(self, step: int, cells: Sequence[int]) -> Sequence[Sequence[Terms]]:
         """For each of these cells what TermsOfStep gives."""
         ...
+
+
+def terms_of_one(
+    learner: Learner, forget: Any, retain: RetainBatches | None, noise: Noise | None = None
+) -> TermsOfStep:
+    """The terms of each unlearning step on one forget set; the model must be at theta_0."""
+    rows = range(len(forget.sizes))
+    terms_of = learner.terms_of_cells(forget, [rows], retain, [0], [noise])
+    return lambda step: terms_of(step, [0])[0]

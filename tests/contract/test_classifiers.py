@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,6 +143,13 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
     assert {len(p) for p in tables["reconstructions"]["pixels"].to_pylist()} == {SIDE * SIDE}
     again = cell.ask(trained.learner, asked, identity)
     assert again["scores"].equals(tables["scores"])  # the attack draws the same
+
+
+def test_only_the_metrics_asked_for_are_written(trained: Trained) -> None:
+    learner = copy.copy(trained.learner)
+    learner.metrics = ("ssim", "p_value")
+    target = selection.target_row(trained.samples, 1)
+    assert set(learner.score(["0"], target).values) == {"ssim", "p_value"}
 
 
 def test_retain_batches_without_some_rows(trained: Trained) -> None:

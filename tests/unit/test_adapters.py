@@ -16,27 +16,10 @@ from torch import Tensor
 from distforget.study import AdapterConfig, FinetuneConfig, UsageError
 from distforget.tracks.text.learner import TextLearner
 from distforget.training import Finetuning, TorchStepper
-from tests.adapted import ARCHITECTURES, SLOTS, Setting, assert_equal, logits_of, trained
-from tests.conftest import make_tiny_model
+from tests.adapted import SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import samples, study
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return {name: make_tiny_model(folder / name, name) for name in ARCHITECTURES}
-
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def exact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Setting:
-    return Setting(folders[request.param], "float64")
-
-
-@pytest.fixture(scope="module")
-def llama(folders: dict[str, Path]) -> Setting:
-    return Setting(folders["llama"], "float64")
 
 
 def test_a_fresh_adapter_changes_no_logit(exact: Setting) -> None:

@@ -22,27 +22,10 @@ from distforget.cell import Cell
 from distforget.methods import ResolvedMethod
 from distforget.study import MethodChoice
 from distforget.tracks.text.learner import TextLearner
-from tests.adapted import ARCHITECTURES, CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
-from tests.conftest import make_tiny_model
+from tests.adapted import CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import SIMILAR, samples, study
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
-    return {name: make_tiny_model(folder / name, name) for name in ARCHITECTURES}
-
-
-@pytest.fixture(scope="module", params=ARCHITECTURES)
-def exact(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Setting:
-    return Setting(folders[request.param], "float64")
-
-
-@pytest.fixture(scope="module")
-def llama(folders: dict[str, Path]) -> Setting:
-    return Setting(folders["llama"], "float64")
 
 
 CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (

@@ -10,7 +10,7 @@ import torch
 
 from distforget import schemas
 from distforget.study import EnhancedConfig, PromptConfig, UsageError, VerifyConfig
-from distforget.tracks.base import Noise
+from distforget.tracks.base import Noise, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
@@ -94,9 +94,9 @@ def test_a_layer_gives_its_output_with_the_noise(learner: TextLearner, layer: in
 
 def test_gamma_0_gives_the_terms_of_the_plain_method(learner: TextLearner) -> None:
     forget = learner.encode(samples().slice(1, 1))
-    (plain,) = learner.terms(forget, None)(0)
-    (still,) = learner.terms(forget, None, noise(gamma=0.0))(0)
-    (moved,) = learner.terms(forget, None, noise())(0)
+    (plain,) = terms_of_one(learner, forget, None)(0)
+    (still,) = terms_of_one(learner, forget, None, noise(gamma=0.0))(0)
+    (moved,) = terms_of_one(learner, forget, None, noise())(0)
     assert torch.equal(still.target_nll(), plain.target_nll())
     assert not torch.equal(moved.target_nll(), plain.target_nll())
     reference = moved.target_reference_logprobs_B()
@@ -104,8 +104,10 @@ def test_gamma_0_gives_the_terms_of_the_plain_method(learner: TextLearner) -> No
 
 
 def test_each_row_of_a_forget_set_has_its_own_terms(learner: TextLearner) -> None:
-    together = learner.terms(learner.encode(samples()), None)(0)
-    alone = [learner.terms(learner.encode(samples().slice(i, 1)), None)(0)[0] for i in range(3)]
+    together = terms_of_one(learner, learner.encode(samples()), None)(0)
+    alone = [
+        terms_of_one(learner, learner.encode(samples().slice(i, 1)), None)(0)[0] for i in range(3)
+    ]
     for mine, single in zip(together, alone, strict=True):
         torch.testing.assert_close(mine.target_nll(), single.target_nll())
 
@@ -117,5 +119,5 @@ def test_a_layer_that_is_not_there_is_named(learner: TextLearner) -> None:
 
 def test_asking_has_no_noise(learner: TextLearner, tmp_path: Path) -> None:
     before = learner.ask(samples())
-    learner.terms(learner.encode(samples()), None, noise(gamma=9.0))(0)[0].target_nll()
+    terms_of_one(learner, learner.encode(samples()), None, noise(gamma=9.0))(0)[0].target_nll()
     assert learner.ask(samples()) == before

@@ -65,6 +65,7 @@ def open_learner(
         _fresh(_config(origin, shape, classes), study, 0, device),
         samples,
         study.image,
+        study.verify.metrics,
         generator_seed(study.seed, "attack"),
     )
 
@@ -84,12 +85,12 @@ def fit(
     began = time.monotonic()
     model = _fresh(learner.module.config, study, repetition, str(learner.device))
     examples = learner.encode(rows)
-    held_out = learner.encode(learner.unseen) if len(learner.unseen) else None
+    held_out = learner.encode(learner.unseen)
     curve = train(
         model,
         Labelled(examples.images_NCHW, examples.labels_N),
         study.image.fit,
-        Labelled(held_out.images_NCHW, held_out.labels_N) if held_out else None,
+        Labelled(held_out.images_NCHW, held_out.labels_N),
     )
     seconds = time.monotonic() - began
     last = curve[-1].step

@@ -14,13 +14,12 @@ from torch.nn.functional import log_softmax
 
 from distforget import losses, selection
 from distforget.image_config import ImageConfig
-from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
+from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
 from distforget.tracks.image import dataset
-from distforget.tracks.image.autograd_reconstruction import reconstruct_by_autograd
+from distforget.tracks.image.attack import attack
 from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, Classifier
-from distforget.tracks.image.reconstruction import reconstruct
 from distforget.tracks.image.ssim import Matches, best_matches, scaled_ssim_pairs, ssim_pairs
 from distforget.tracks.terms import LogitTermsOfCells
 
@@ -64,15 +63,18 @@ class ImageLearner:
         module: Classifier,
         samples: pa.Table,
         config: ImageConfig,
+        metrics: Collection[str],
         attack_seed: int,
     ) -> None:
         """A learner whose attacks draw with `attack_seed`, whatever the model's weights are.
 
         Args:
             samples: the whole dataset; the mean image is that of its rows that may be trained on.
+            metrics: the scores wanted, out of `IMAGE_METRICS`.
         """
         self.module = module
         self.config = config
+        self.metrics = metrics
         self.attack_seed = attack_seed
         self.pool = samples.filter(pc.not_equal(samples["role"], "unseen"))
         self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
@@ -106,13 +108,6 @@ class ImageLearner:
         logits_B2K, labels_B2 = self.logits(examples, rows)
         right = int((logits_B2K[:, 0].detach().argmax(-1) == labels_B2[:, 1]).sum())
         return Fit(losses.answer_nll(logits_B2K, labels_B2) * len(rows), len(rows), right, right)
-
-    def terms(
-        self, forget: ImageExamples, retain: RetainBatches | None, noise: Noise | None = None
-    ) -> TermsOfStep:
-        """See `Learner.terms`."""
-        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0], [noise])
-        return lambda step: terms_of(step, [0])[0]
 
     def terms_of_cells(
         self,
@@ -185,8 +180,7 @@ class ImageLearner:
         found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
         null_M = best_matches(candidates_NCHW, pixels_of(self.unseen), self.mean_CHW).ssim_M
         same_NM = labels_of(samples)[:, None] == labels_of(self.unseen)[None]
-        count_N = same_NM.sum(1).clamp(min=1)
-        null_N = (same_NM * null_M).sum(1) / count_N
+        null_N = (same_NM * null_M).sum(1) / same_NM.sum(1)
         as_much_N = (same_NM & (null_M[None] >= found.ssim_M[:, None])).sum(1)
         values = {
             "ssim": found.ssim_M,
@@ -199,19 +193,19 @@ class ImageLearner:
         }
         pictures = self._pictures(candidates_NCHW, found)
         return Scored(
-            {name: value.double().cpu().numpy() for name, value in values.items()},
+            {
+                name: value.double().cpu().numpy()
+                for name, value in values.items()
+                if name in self.metrics
+            },
             {"reconstructions": pictures},
         )
 
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
-        generator = torch.Generator(self.device).manual_seed(self.attack_seed)
-        count = round(self.config.candidates_per_sample * self.samples_trained)
-        attack = self.config.attack
-        if isinstance(self.module, MLP):
-            found = reconstruct(self.module, count, attack, generator, self.mean_CHW)
-        else:
-            found = reconstruct_by_autograd(self.module, count, attack, generator, self.mean_CHW)
+        found = attack(
+            self.module, self.samples_trained, self.config, self.attack_seed, self.mean_CHW
+        )
         return found.images_NCHW.detach().cpu().double()
 
     def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:

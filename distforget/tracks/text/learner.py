@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from distforget import losses
 from distforget.study import VerifyConfig
-from distforget.tracks.base import Fit, Noise, RetainBatches, Scored, TermsOfStep
+from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
 from distforget.tracks.terms import LogitTermsOfCells
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
 from distforget.tracks.text.generation import generate
@@ -108,13 +108,6 @@ class TextLearner:
             tokens - wrong,
             int(right_BK.all(1).sum()),
         )
-
-    def terms(
-        self, forget: TextExamples, retain: RetainBatches | None, noise: Noise | None = None
-    ) -> TermsOfStep:
-        """See `Learner.terms`."""
-        terms_of = self.terms_of_cells(forget, [range(len(forget.sizes))], retain, [0], [noise])
-        return lambda step: terms_of(step, [0])[0]
 
     def terms_of_cells(
         self,

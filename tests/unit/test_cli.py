@@ -1,4 +1,4 @@
-"""What `distforget list` prints, by its own name for each thing."""
+"""What the command line lists and refuses, without a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distforget import cli, methods
-from distforget.study import PRESETS, load_study
+from distforget.study import PRESETS, UsageError, load_study
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,12 @@ def test_everything_there_is_is_listed(what: str, words: list[str]) -> None:
     result = CliRunner().invoke(cli.app, ["list", what])
     assert result.exit_code == 0, result.output
     assert [word for word in words if word not in result.output] == []
+
+
+def test_an_image_study_cannot_be_asked_in_words() -> None:
+    result = CliRunner().invoke(cli.app, ["ask", "demo-image", "mlp/0/retrain/1/0", "Who?"])
+    assert isinstance(result.exception, UsageError)
+    assert "demo-image is of images" in str(result.exception)
 
 
 @pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])

@@ -1,0 +1,199 @@
+"""Methods as arithmetic: closed forms of their losses, settings, payloads. No model is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distforget import methods
+from distforget.methods import ResolvedMethod
+from distforget.methods.base import RandomAnswerConfig
+from distforget.study import EnhancedConfig, MethodChoice, UsageError
+
+NAMES = [name for name in methods.names() if name != "retrain"]
+"""Methods that take unlearning steps."""
+PLAIN = [name for name in NAMES if "_" not in name]
+RANDOM = ("GDR", "relabel")
+"""Families that train on random answers."""
+REGULARISED = [name for name in NAMES if "_" in name]
+
+
+class FixedTerms:
+    """Terms that are numbers times a parameter of value 1, so that each has a known gradient."""
+
+    NLL, RETAIN_NLL, RETAIN_KL = 2.0, 3.0, 0.5
+    LOGPROBS, REFERENCE = (-6.0, -2.0), (-4.0, -3.0)
+
+    def __init__(self) -> None:
+        self.theta = torch.ones(5, dtype=torch.float64, requires_grad=True)
+
+    def target_nll(self) -> Tensor:
+        return self.NLL * self.theta[0]
+
+    def target_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.LOGPROBS, dtype=torch.float64) * self.theta[1:3]
+
+    def target_reference_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.REFERENCE, dtype=torch.float64)
+
+    def retain_nll(self) -> Tensor:
+        return self.RETAIN_NLL * self.theta[3]
+
+    def retain_kl(self) -> Tensor:
+        return self.RETAIN_KL * self.theta[4]
+
+
+def method(name: str, **changes: Any) -> ResolvedMethod:
+    return methods.resolve(MethodChoice(name=name, settings=tuple(sorted(changes.items()))))
+
+
+def npo_by_hand(beta: float) -> float:
+    ratios = [
+        math.exp(a - b) for a, b in zip(FixedTerms.LOGPROBS, FixedTerms.REFERENCE, strict=True)
+    ]
+    return sum(2 / beta * math.log(1 + ratio**beta) for ratio in ratios) / len(ratios)
+
+
+CLOSED_FORMS = {"GA": -2.0, "GDR": 2.0, "relabel": 2.0, "TV": 2.0, "NPO": npo_by_hand(0.1)}
+REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_loss_is_the_closed_form(name: str) -> None:
+    family, _, regulariser = name.partition("_")
+    expected = CLOSED_FORMS[family] + 0.7 * REGULARISER_VALUES.get(regulariser, 0.0)
+    loss = method(name, retain_weight=0.7).loss([FixedTerms()])
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.05, 1.0, 4.0])
+def test_npo_at_any_beta(beta: float) -> None:
+    loss = method("NPO", beta=beta).loss([FixedTerms()])
+    assert float(loss.detach()) == pytest.approx(npo_by_hand(beta), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", REGULARISED)
+def test_a_regulariser_of_weight_zero_adds_nothing(name: str) -> None:
+    plain = method(name.partition("_")[0]).loss([FixedTerms()])
+    assert torch.equal(method(name, retain_weight=0.0).loss([FixedTerms()]), plain)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_method_without_regulariser_asks_nothing_of_the_retain_set(name: str) -> None:
+    terms = FixedTerms()
+    method(name).loss([terms]).backward()
+    assert terms.theta.grad is not None
+    assert terms.theta.grad[3:].tolist() == [0.0, 0.0]
+
+
+def test_tv_steps_back_along_the_task_vector() -> None:
+    family = methods.families()["TV"]
+    assert family.finish is not None
+    start = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[0.5]])}
+    reached = {"a": torch.tensor([1.5, 1.0]), "b": torch.tensor([[0.5]])}
+    found = family.finish(start, reached, family.config.model_validate({"scale": 2.0}))
+    assert {n: t.tolist() for n, t in found.items()} == {"a": [0.0, 4.0], "b": [[0.5]]}
+
+
+def test_tv_alone_finishes_and_gdr_and_relabel_take_random_answers() -> None:
+    families = methods.families()
+    assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
+    assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {
+        "GDR", "relabel",
+    }  # fmt: skip
+
+
+def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:
+    families = methods.families()
+    assert {n for n, m in families.items() if m.starts_from == "scratch"} == {"retrain"}
+    assert {n for n, m in families.items() if m.forget is None} == {"retrain"}
+    assert [n for n in methods.names() if n.startswith("retrain")] == ["retrain"]
+
+
+class OtherTerms(FixedTerms):
+    """A paraphrase: other numbers, and no retain terms of its own."""
+
+    NLL = 5.0
+
+    def retain_nll(self) -> Tensor:
+        raise AssertionError("the regulariser is the target's")
+
+
+def test_the_enhanced_loss_weighs_target_paraphrases_and_regulariser() -> None:
+    enhanced = EnhancedConfig(target_weight=2.0, paraphrase_weight=3.0, paraphrases=2)
+    choice = MethodChoice(name="GA_GDN", enhanced=enhanced, settings=(("retain_weight", 0.7),))
+    loss = methods.resolve(choice).loss([FixedTerms(), OtherTerms(), FixedTerms()])
+    mean = -(OtherTerms.NLL + FixedTerms.NLL) / 2
+    expected = -2 * FixedTerms.NLL + 3 * mean + 0.7 * FixedTerms.RETAIN_NLL
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_loss_of_nearest_samples_is_a_mean_with_the_targets() -> None:
+    enhanced = EnhancedConfig(gamma=0, nearest=1, paraphrases=1, paraphrase_weight=3.0)
+    method = methods.resolve(MethodChoice(name="GA", enhanced=enhanced))
+    loss = method.loss([FixedTerms(), OtherTerms(), FixedTerms()])
+    expected = -(FixedTerms.NLL + OtherTerms.NLL) / 2 - 3 * FixedTerms.NLL
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_method_without_steps_cannot_be_enhanced_by_noise() -> None:
+    with pytest.raises(UsageError, match="retrain takes no steps"):
+        methods.resolve(MethodChoice(name="retrain", enhanced=EnhancedConfig()))
+
+
+def test_the_methods_of_the_paper_are_there() -> None:
+    paper = ("GA_KLN", "GA_GDN", "NPO_KLN", "NPO_GDN", "GDR", "GDR_KLN", "GDR_GDN", "TV")
+    assert set(paper) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_survive_the_round_trip(name: str) -> None:
+    config = method(name, learning_rate=3e-6, steps=3).config
+    assert (config.learning_rate, config.steps) == (3e-6, 3)
+    dumped = json.loads(config.model_dump_json())
+    assert type(config).model_validate(dumped) == config
+    again = MethodChoice(name=name, settings=tuple(sorted(dumped.items())))
+    assert methods.resolve(again).payload() == method(name, learning_rate=3e-6, steps=3).payload()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("setting", "value"), [("stepz", 3), ("steps", "many"), ("learning_rate", -1.0), ("steps", 0)]
+)
+def test_a_wrong_setting_is_named(name: str, setting: str, value: str | float) -> None:
+    with pytest.raises(UsageError, match=rf"methods: {name}: setting '{setting}'.*known settings"):
+        method(name, **{setting: value})
+
+
+@pytest.mark.parametrize("name", ["XY", "GA_XY", "ga", "GA_KLN_GDN"])
+def test_an_unknown_method_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=rf"unknown method '{name}'; known: .*GA_KLN"):
+        method(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_payload_says_all_that_decides_a_result(name: str) -> None:
+    resolved = method(name)
+    payload = resolved.payload()
+    assert payload == {
+        "family": name.partition("_")[0],
+        "version": resolved.method.version,
+        "regulariser": name.partition("_")[2],
+        "config": {n: getattr(resolved.config, n) for n in type(resolved.config).model_fields},
+        "enhanced": None,
+    }
+    newer = dataclasses.replace(
+        resolved, method=dataclasses.replace(resolved.method, version=resolved.method.version + 1)
+    )
+    assert newer.payload() != payload
+
+
+def test_no_two_methods_share_a_payload() -> None:
+    payloads = {json.dumps(method(name).payload(), sort_keys=True) for name in NAMES}
+    assert len(payloads) == len(NAMES)
