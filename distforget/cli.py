@@ -343,10 +343,14 @@ def reconstruct(
 
     Example: `distforget reconstruct my-model --samples 100 --to found.png`
     """
-    from distforget.report.reconstructed import write_picture
+    from distforget.image_config import ImageConfig
+    from distforget.report.pictures import write_candidates
+    from distforget.tracks.image.attack import attack
+    from distforget.tracks.image.models import load
 
-    residual = write_picture(model, samples, seed, device, to)
-    console.print(f"relative residual of the equations {residual:.3f}; picture: {to}")
+    found = attack(load(model).to(device), samples, ImageConfig(), seed)
+    write_candidates(found.largest(100), to)
+    console.print(f"relative residual of the equations {found.residual:.3f}; picture: {to}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distforget.report.figure_style import write
+from distforget.report.figure_style import formats, write
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -70,6 +70,15 @@ def write_pictures(samples: pa.Table, reconstructions: pa.Table, folder: Path) -
             ["png"],
         )
     ]
+
+
+def write_candidates(images_NHWC: Pixels, path: Path) -> None:
+    """Write images row after row; the format is that of the path's ending.
+
+    Raises:
+        UsageError: there is no such format, or the file cannot be written.
+    """
+    write(grid(images_NHWC), path.with_suffix(""), formats(path.suffix.lstrip(".") or "png"))
 
 
 def grid(images_NHWC: Pixels, columns: int = 10) -> Figure:

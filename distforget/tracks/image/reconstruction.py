@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -26,6 +28,13 @@ class Reconstruction(NamedTuple):
     """(N,) how much each candidate contributes to the weights."""
     residual: float
     """|theta - sum of the candidates' gradients| / |theta|, as `fitting.Point.kkt_residual`."""
+
+    def largest(self, count: int) -> npt.NDArray[np.uint8]:
+        """The images of largest multipliers as bytes, (count, H, W, C)."""
+        order = self.multipliers.argsort(descending=True)[:count]
+        pixels_NCHW = (self.images_NCHW[order].clamp(0, 1) * 255).round().byte()
+        found: npt.NDArray[np.uint8] = pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy()
+        return found
 
 
 def candidate_labels(num_candidates: int, classes: int) -> Tensor:
