@@ -14,6 +14,8 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_worker_maximum_startup_concurrency": "8",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -84,6 +86,9 @@ def connected(placement: Placement) -> Iterator[None]:
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
         slots = max(cores(placement), placement.train_workers) + 1
+        # Ray Train asks the dashboard about its controller. Here is none: without an address that
+        # refuses at once, each training run ends with 12 seconds of looking for one.
+        os.environ["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:9"
         # "local": never join a cluster that somebody else started on this machine.
         ray.init(
             "local",
@@ -107,6 +112,7 @@ def _quieten() -> None:
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.use_datasource_v2 = False  # its listing tasks start workers before those that read
 
 
 def resources() -> dict[str, float]:

@@ -75,4 +75,5 @@ def read_samples(step: Step, store: Store) -> pa.Table:
 
 def shards_of(step: Step, store: Store) -> ray.data.Dataset:
     """The dataset's shards as a Ray Dataset, for training workers to stream."""
-    return ray.data.read_parquet(str(store.folder(step.key) / "samples"))
+    files = sorted(map(str, (store.folder(step.key) / "samples").glob("*.parquet")))
+    return ray.data.read_parquet(files, override_num_blocks=len(files))

@@ -217,7 +217,6 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         if stepper.sum([float(due and rank == 0)])[0]:
             _save_checkpoint(checkpoint, stepper.state(), training.history)
             saved = time.monotonic()
-        ray.train.report({"epoch": epoch.epoch})
     state = stepper.state()
     if rank == 0:
         found = {n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")}

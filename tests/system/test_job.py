@@ -6,16 +6,19 @@ import os
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from tests.conftest import study_content, write_study
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 
 
 def free_port() -> int:
@@ -26,7 +29,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def head() -> Iterator[str]:
-    """A Ray head of its own; stopped by its own process group, so that no other Ray is touched."""
+    """A Ray head of its own; stopped with its own processes, so that no other Ray is touched."""
     port, dashboard = free_port(), free_port()
     process = subprocess.Popen(
         [
@@ -38,13 +41,15 @@ def head() -> Iterator[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        env=ENVIRONMENT,
     )  # fmt: skip
     assert process.stdout is not None
     for line in process.stdout:
         if "--block" in line or "Ray runtime started" in line:
             break
     yield f"http://127.0.0.1:{dashboard}"
-    os.killpg(process.pid, 15)
+    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+        one.kill()
     process.wait(60)
 
 
@@ -60,6 +65,7 @@ def test_ray_job_submit(head: str, tiny_model: Path, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         timeout=400,
+        env=ENVIRONMENT,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "1 of 1 cells done" in submitted.stdout
