@@ -326,7 +326,9 @@ class Placement(Frozen):
     gradient_checkpointing: bool = False
     cell_workers: int = Field(0, ge=0, description="cells at once; 0: one a core or GPU share")
     cells_per_batch: int = Field(8, ge=1, description="cells of adapters that share a batch")
-    cells_per_device: int = Field(1, ge=1, description="cells that share one GPU")
+    cells_per_device: int = Field(
+        0, ge=0, description="cells that share one GPU; 0: as many as its free memory holds"
+    )
     retries: int = Field(2, ge=0, description="new tries after lost workers or out of memory")
     retry_failed: bool = False
     tolerated_failures: int = Field(0, ge=0, description="failed cells that still exit with 0")

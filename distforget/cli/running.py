@@ -39,7 +39,9 @@ def run(
     cells_per_batch: Annotated[
         int, typer.Option(help="Cells of LoRA adapters that share a batch.")
     ] = 8,
-    cells_per_device: Annotated[int, typer.Option(help="Cells that share one GPU.")] = 1,
+    cells_per_device: Annotated[
+        int, typer.Option(help="Cells that share one GPU; 0: as many as its memory holds.")
+    ] = 0,
     checkpoint_seconds: Annotated[
         float, typer.Option(help="Least time between checkpoints of a fine-tuning.")
     ] = 60.0,

@@ -133,12 +133,34 @@ def uses_gpu(placement: Placement) -> bool:
     return available and placement.device != "cpu"
 
 
-def cell_share(placement: Placement, steps: int) -> Share:
-    """What each of the workers that run `steps` steps side by side gets."""
+def cells_that_fit(free: int, worker_bytes: int) -> int:
+    """Cells at once on a GPU with `free` bytes: a third is kept for activations; at most 8."""
+    return max(1, min(8, 2 * free // (3 * worker_bytes)))
+
+
+@ray.remote(num_gpus=1, num_cpus=0)
+def _measure_gpu() -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def _free_on_gpu() -> int:
+    free: int = ray.get(_measure_gpu.remote())
+    return free
+
+
+def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
+    """What each of the workers that run `steps` steps side by side gets.
+
+    Args:
+        worker_bytes: memory that one of them takes on its device, before activations.
+    """
     if uses_gpu(placement):
         gpus = int(resources()["GPU"])
-        workers = placement.cell_workers or gpus * placement.cells_per_device
-        return Share("cuda", 1, 1 / placement.cells_per_device, 4, max(1, min(workers, steps)))
+        together = placement.cells_per_device or cells_that_fit(_free_on_gpu(), worker_bytes)
+        workers = placement.cell_workers or gpus * together
+        return Share("cuda", 1, 1 / together, 4, max(1, min(workers, steps)))
     total = int(resources()["CPU"]) if cluster_address(placement) else cores(placement)
     workers = max(1, min(placement.cell_workers or total, steps))
     return Share("cpu", 1, 0, max(1, total // workers), workers)

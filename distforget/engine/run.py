@@ -15,7 +15,7 @@ import pyarrow as pa
 from distforget.engine import weights
 from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
-from distforget.engine.cluster import cell_share, connected, object_store_bytes
+from distforget.engine.cluster import Share, cell_share, connected, object_store_bytes
 from distforget.engine.data import build_dataset
 from distforget.engine.finetune import finetune
 from distforget.engine.models import fetch_model, weight_bytes
@@ -146,14 +146,20 @@ class _Runner:
         self.listener.finished(step, Outcome(step.key, True, seconds))
 
     def _check_memory(self) -> None:
-        share = cell_share(self.placement, len(self.plan.cells))
+        share = self._share(len(self.plan.cells))
         if share.device != "cpu":
             return
         workers = max(share.workers, self.placement.train_workers)
         for step in self.plan.models:
-            size = weight_bytes(step, self.store)
-            copies = 1 if self.plan.study.adapter else TRAINING_COPIES
-            check_memory(step.about["model"], size * copies, workers, available_memory())
+            check_memory(step.about["model"], self._bytes(step), workers, available_memory())
+
+    def _bytes(self, model: Step) -> int:
+        """What a worker of this model takes: weights and, unless they stay, what training adds."""
+        copies = 1 if self.plan.study.adapter else TRAINING_COPIES
+        return weight_bytes(model, self.store) * copies
+
+    def _share(self, steps: int) -> Share:
+        return cell_share(self.placement, steps, max(map(self._bytes, self.plan.models)))
 
     def finetune_models(self) -> None:
         """All training runs; one that fails blocks only its own cells.
@@ -202,7 +208,7 @@ class _Runner:
         while steps:
             together = not (attempt or small)
             groups = [(self._state(group[0]), group) for group in _by_start(steps, together)]
-            share = cell_share(self.placement, len(groups))
+            share = self._share(len(groups))
             lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):
                 step = by_key[outcome.key]
@@ -291,7 +297,7 @@ class _Runner:
             busy.clear()
             for groups in self._tuners(steps):
                 pairs = [(state, step) for state, group in groups for step in group]
-                share = cell_share(self.placement, len(pairs))
+                share = self._share(len(pairs))
                 together = self.placement.cells_per_batch if self.plan.study.adapter else 1
                 lost = run_cells(self.plan.study, self.store, pairs, share, together, on_outcome)
                 if unwritable:
