@@ -8,15 +8,19 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 
 from distforget import disk, schemas
 from distforget.study import UsageError
@@ -53,6 +57,12 @@ QUANTITIES = {
 STATES = {"before fine-tuning": "#888888", "before unlearning": "#000000"}
 PLACEBO_BAND = "#DDDDDD"
 REGULARISERS = {"": ("o", "-"), "KLN": ("s", "--"), "GDN": ("^", "-.")}
+GONE = {
+    "failed": ("x", "failed"),
+    "not run": ("|", "not run"),
+    "done": ("_", "nothing to compare with"),
+}
+"""Marker and name of a target without a bar, by the state of its cells."""
 
 
 def formats(given: str) -> list[Format]:
@@ -111,6 +121,46 @@ def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
             panel.set_xlabel(x)
         if i % across == 0:
             panel.set_ylabel(y)
+
+
+def mark_diverged(bars: BarContainer, diverged: Sequence[bool]) -> dict[str, Any]:
+    """Hatch bars of cells that diverged; what was drawn, by name, for the legend."""
+    for bar, gone in zip(bars, diverged, strict=True):
+        if gone:
+            bar.set(hatch="//////", edgecolor="black", linewidth=0)
+    example = Patch(facecolor="white", hatch="//////", edgecolor="black")
+    return {"diverged": example} if any(diverged) else {}
+
+
+def mark_missing(axes: Axes, missing: pd.Series[str], shift: float = 0.0) -> dict[str, Any]:
+    """Mark targets without a bar, each by the state of its cells (`GONE`); for the legend.
+
+    Args:
+        missing: state by target.
+        shift: of a mark from its target's place.
+    """
+    used: dict[str, Any] = {}
+    for state, (marker, name) in GONE.items():
+        gone = missing.index[missing == state].to_numpy()
+        if len(gone):
+            used[name] = axes.scatter(
+                gone + shift, np.zeros(len(gone)), s=14, marker=marker, color="black",
+                linewidth=0.8, zorder=3, label=name,
+            )  # fmt: skip
+    return used
+
+
+def targets_said(states: pd.Series[str], shown: Collection[int], diverged: int) -> str:
+    """How many targets have a bar, and why the others have none.
+
+    Args:
+        states: of all planned targets' cells.
+        shown: targets that have a bar, `diverged` of them of a cell that diverged.
+    """
+    missing = states[~states.index.isin(list(shown))]
+    said = [f"{len(shown)} of {len(states)} targets"]
+    said += [f"{n} {GONE[state][1]}" for state in GONE if (n := int((missing == state).sum()))]
+    return ", ".join([*said, *[f"{diverged} diverged"] * (diverged > 0)])
 
 
 def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> Figure:
