@@ -81,6 +81,17 @@ class StudyTables:
         return "image" if self.images else "text"
 
     @property
+    def of_images(self) -> Images:
+        """What a study of images has.
+
+        Raises:
+            NothingToShowError: it is a study of text.
+        """
+        if self.images is None:
+            raise NothingToShowError("it needs a study of images")
+        return self.images
+
+    @property
     def score(self) -> str:
         """What its scores are called on axes."""
         if self.images:

@@ -1,0 +1,205 @@
+"""SSIM of what attacks recover, before and after unlearning, as bars; beside it its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from distforget.report.figure_style import (
+    STATES,
+    finish,
+    head,
+    mark_diverged,
+    mark_missing,
+    method_style,
+    outer_labels,
+    panels,
+    targets_said,
+)
+from distforget.report.image_panels import (
+    BEFORE,
+    CONTROLS,
+    NULL,
+    SSIM,
+    Chosen,
+    Setting,
+    check_settings,
+    chosen_methods,
+    image_scores,
+    scheme_name,
+)
+from distforget.report.study_tables import NothingToShowError, StudyTables
+
+FEW = 10
+"""Up to so many targets there is room for each sample's dot and number."""
+BEFORE_NAME = "before unlearning"
+
+
+def ssim_before_and_after(
+    tables: StudyTables, model: str, title: str, settings: Sequence[Setting], chosen: Chosen
+) -> Figure:
+    """Bars of SSIM: remaining samples, each target (or its similar samples), never-trained ones.
+
+    A panel a method and setting, in reading order; before unlearning, then after it, with a bar a
+    scheme where more than the target is unlearned. Source: paper figures 7, 9, 15, 27, 30, 32, 34,
+    36; never-trained samples and nulls are added.
+
+    Raises:
+        NothingToShowError: no such cells are planned, or SSIM is not scored.
+    """
+    check_settings(tables, settings)
+    methods = chosen_methods(tables, model, chosen)
+    found = [image_scores(tables, model, setting) for setting in settings]
+    if not any(len(scores) for scores in found):
+        raise NothingToShowError(f"no {SSIM} of {model} before unlearning or after it")
+    cases = [(m, k) for m in methods for k in range(len(settings))]
+    figure, made = panels(len(cases), 1.7)
+    used: dict[str, Any] = {BEFORE_NAME: Patch(color=STATES[BEFORE_NAME])}
+    counts = []
+    for i, (axes, (method, k)) in enumerate(zip(made, cases, strict=True)):
+        states = [(method, variant) for variant in methods[method]]
+        drawn, shown = _panel(axes, tables, model, settings[k], found[k], states)
+        used |= drawn
+        counts += shown
+        axes.set_title(
+            f"({'abcdefghijklmnopqrstuvwxyz'[i]}) {axes.get_title(loc='left')}", loc="left"
+        )
+    made[0].set_ylim(min(0, *(axes.dataLim.y0 for axes in made)), 1)
+    _name_samples(made, tables)
+    outer_labels(made, min(len(cases), 2), "index of target", "SSIM")
+    few = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+    caption = (
+        f"n = {few} of {tables.targets} targets a bar series. Model {model}, dose as said (similar "
+        f"samples of each target trained on). {_controls_said(found)} {tables.about}"
+    )
+    return finish(figure, f"{title}: {model}, {tables.of_images.dataset}", caption, used)
+
+
+def _panel(
+    axes: Axes,
+    tables: StudyTables,
+    model: str,
+    setting: Setting,
+    scores: pd.DataFrame,
+    states: Sequence[tuple[str, str]],
+) -> tuple[dict[str, Any], list[int]]:
+    """Draw a method's bars of one setting.
+
+    Returns:
+        What was drawn, by name; targets with a bar after unlearning, by state.
+    """
+    method = states[0][0]
+    dose = setting.number(tables)
+    name = f"{method}: {setting.said(tables)}"
+    axes.set_xlim(-0.7, tables.targets + 1.7)
+    if dose is None:
+        axes.set_title(name, loc="left")
+        axes.text(0.5, 0.5, "no such models in the study", transform=axes.transAxes, ha="center")
+        return {}, []
+    placed = scores.assign(x=scores["target"].where(scores["role"] != "unseen", tables.targets + 1))
+    series = [BEFORE, *states]
+    width = min(0.84 / len(series), 0.4)
+    used: dict[str, Any] = {}
+    said, counts = "", []
+    for k, state in enumerate(series):
+        shift = (k - (len(series) - 1) / 2) * width
+        mine = placed[(placed["method"] == state[0]) & (placed["variant"] == state[1])]
+        colour = STATES[BEFORE_NAME] if state == BEFORE else _shade(method, k - 1, len(states))
+        bars = mine[mine["metric"] == SSIM].groupby("x")["value"].mean()
+        drawn = axes.bar(bars.index + shift, bars, width, color=colour, label=" ".join(state))
+        used |= _details(axes, mine, shift, width, tables.targets <= FEW)
+        if state == BEFORE:
+            continue
+        used[f"after: {scheme_name(tables, *state)}"] = Patch(color=colour)
+        planned = tables.states(model, *state, [dose])
+        cells = tables.outcomes.query("model == @model and dose == @dose and diverged")
+        gone = set(
+            cells.loc[cells["method"].eq(state[0]) & cells["variant"].eq(state[1]), "unlearned"]
+        )
+        used |= mark_diverged(drawn, [x in gone for x in bars.index])
+        shown = [x for x in bars.index if 0 < x <= tables.targets]
+        missing = planned[~planned.index.isin(shown)]
+        used |= mark_missing(axes, missing, shift)
+        counts.append(len(shown))
+        part = targets_said(planned, shown, len(gone & set(shown)))
+        said = part if not said or part == said else f"{said}; {part}"
+    if not any(counts):
+        axes.text(0.5, 0.85, "no results", transform=axes.transAxes, ha="center", color="#555555")
+    head(axes, name, said)
+    return used, counts
+
+
+def _details(
+    axes: Axes, mine: pd.DataFrame, shift: float, width: float, roomy: bool
+) -> dict[str, Any]:
+    """Draw nulls, single samples and the range of seeds over a series of bars."""
+    used: dict[str, Any] = {}
+    values = mine[mine["metric"] == SSIM]
+    seeds = values.groupby(["x", "seed"])["value"].mean().groupby("x").agg(["min", "max", "size"])
+    seeds = seeds[seeds["size"] > 1]
+    if len(seeds):
+        axes.vlines(seeds.index + shift, seeds["min"], seeds["max"], "#777777", linewidth=0.8)
+        used["least to largest of the seeds"] = Line2D([], [], color="#777777", linewidth=0.8)
+    samples = values.groupby(["x", "sample_id"])["value"].mean()
+    several = samples[samples.groupby("x").transform("size") > 1].reset_index()
+    if roomy and len(several):
+        place = several.groupby("x").cumcount() + 0.5
+        share = place / several.groupby("x")["value"].transform("size") - 0.5
+        look: dict[str, Any] = {"color": "#BBBBBB", "edgecolor": "black", "linewidth": 0.3}
+        axes.scatter(several["x"] + shift + 0.7 * width * share, several["value"], s=4, **look)
+        used["a sample, where a bar is a mean"] = Line2D(
+            [], [], ls="", marker="o", ms=2.5, color="#BBBBBB", mec="black", mew=0.3
+        )
+    nulls = mine[mine["metric"] == NULL].groupby("x")["value"].mean()
+    if len(nulls):
+        mark: dict[str, Any] = {"marker": "D", "color": "white", "edgecolor": "black"}
+        size = 12 if roomy else 3
+        axes.scatter(
+            nulls.index + shift, nulls, s=size, linewidth=0.6, zorder=4, label=NULL, **mark
+        )
+        used["its null (never-trained samples of the class)"] = Line2D(
+            [], [], ls="", marker="D", ms=3, color="white", mec="black", mew=0.6
+        )
+    return used
+
+
+def _shade(method: str, k: int, count: int) -> tuple[float, ...]:
+    """Colour of a method's k-th scheme: the lighter, the more is unlearned."""
+    light = 0.75 * k / max(count - 1, 1)
+    return tuple(1 - (1 - part) * (1 - light) for part in to_rgb(method_style(method)[0]))
+
+
+def _name_samples(made: Sequence[Axes], tables: StudyTables) -> None:
+    """Name the places on the X axis: remaining, targets with their sample number, never trained."""
+    last = tables.targets + 1
+    if tables.targets <= FEW:
+        rows = tables.of_images.samples.select(["role", "target_index", "sample_id"]).to_pandas()
+        ids = rows[rows["role"] == "target"].set_index("target_index")["sample_id"]
+        names = {x: f"{x}\n(#{ids[x]})" for x in range(1, last)}
+        names = {0: CONTROLS["other"], **names, last: CONTROLS["unseen"].replace(" ", "\n")}
+    else:
+        names = {0: "R", **{x: str(x) for x in range(10, last - 2, 10)}, last: "N"}
+    for axes in made:
+        axes.set_xticks(list(names), list(names.values()))
+
+
+def _controls_said(found: Sequence[pd.DataFrame]) -> str:
+    """What the controls are means of."""
+    rows = pd.concat(found)
+    counts = {role: rows.loc[rows["role"] == role, "sample_id"].nunique() for role in CONTROLS}
+    said = [
+        f"Remaining (R): mean of {counts['other']} samples that stay in the data."
+        if counts["other"]
+        else "No remaining samples were asked.",
+        f"Never trained (N): mean of {counts['unseen']} samples."
+        if counts["unseen"]
+        else "No never-trained samples were asked.",
+    ]
+    return " ".join(said)
