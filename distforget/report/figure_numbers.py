@@ -27,7 +27,7 @@ ONE_B, THREE_B = ("Llama-3.2-1B-Instruct",), ("Llama-3.2-3B-Instruct",)
 OPT, NEO, NEO_LARGE = ("opt-1.3b",), ("gpt-neo-1.3B",), ("gpt-neo-2.7B",)
 MNIST, NOISE, FASHION, CIFAR = ("MNIST",), ("MNIST noise",), ("FashionMNIST",), ("CIFAR10",)
 RETRAINED = "before and after retraining without the target"
-RELABELLED = "before and after relabelling (or another method that does not retrain)"
+NOT_RETRAINED = "before and after unlearning without retraining"
 NEAREST = "each unlearned with the samples nearest to it"
 Role, Level = Literal["target", "similar"], Literal["none", "all"]
 WITH: tuple[Role, Level] = ("target", "all")
@@ -153,13 +153,13 @@ PAPER = (
     ),
     OfPaper(
         {34: MNIST},
-        _images(ssim_before_and_after, f"SSIM, {RELABELLED}", "not retrained", WITH, SIMILAR),
+        _images(ssim_before_and_after, f"SSIM {NOT_RETRAINED}", "not retrained", WITH, SIMILAR),
         "image",
     ),
     OfPaper(
         {35: MNIST},
         _images(
-            recovered_before_and_after, f"Samples, {RELABELLED}", "not retrained", WITH, SIMILAR
+            recovered_before_and_after, f"Samples {NOT_RETRAINED}", "not retrained", WITH, SIMILAR
         ),
         "image",
     ),

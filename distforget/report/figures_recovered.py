@@ -29,6 +29,8 @@ FIRST = 5
 """So many targets fit beside each other."""
 SMALL = 5.5
 """Points of what stands under a picture."""
+LABEL, HEADING = 0.3, 0.6
+"""Inches beside and above the pictures of a setting."""
 Row = Mapping[str, Any]
 
 
@@ -59,7 +61,11 @@ def recovered_before_and_after(
     blocks = [_columns(tables, model, setting, states, repetition) for setting in settings]
     if not any(blocks):
         raise NothingToShowError(f"nothing was recovered from {model}")
-    rows = ["original", "before", *(f"after: {scheme_name(tables, *s)}" for s in states)]
+    rows = [
+        "original",
+        "before",
+        *(f"after: {scheme_name(tables, *state, chosen)}" for state in states),
+    ]
     figure = _grid(blocks, rows, [setting.said(tables) for setting in settings])
     first = f"the first {FIRST} of " if tables.targets > FIRST else ""
     several = tables.planned["seed"].nunique() > 1
@@ -141,33 +147,35 @@ def _picture(found: pd.DataFrame, cells: pd.DataFrame) -> Row | str:
 
 def _grid(blocks: Sequence[Sequence[_Column]], rows: Sequence[str], heads: Sequence[str]) -> Figure:
     """Pictures of all settings; lettered from left to right and from top to bottom."""
-    counts = [max(len(columns), 2) for columns in blocks]
-    side = min(0.95, 0.94 * WIDTH / (sum(counts) + 0.45 * len(blocks)))
+    counts = [max(len(columns), 3) for columns in blocks]
     ratios = [part for count in counts for part in (0.35, *[1] * count)][1:]
-    figure = Figure(
-        figsize=(max((sum(ratios) + 0.5) * side, 0.75 * WIDTH), len(rows) * (side + 0.14) + 0.5),
-        layout="constrained",
-    )
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.015, wspace=0, hspace=0)
-    axes = figure.subplots(len(rows), len(ratios), squeeze=False, width_ratios=ratios)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.spines[:].set_visible(False)
+    side = min(0.8, (0.98 * WIDTH - LABEL * len(blocks)) / sum(ratios))
+    width = max(side * sum(ratios) + LABEL * len(blocks) + 0.1, 0.6 * WIDTH)
+    height = len(rows) * (side + 0.14) + HEADING
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[union-attr]  # it has one
+    made = figure.subplots(len(rows), len(ratios), squeeze=False, width_ratios=ratios)
+    for axes in made.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     start = 0
     for k, (columns, count) in enumerate(zip(blocks, counts, strict=True)):
+        first = made[0, start]
         for y, name in enumerate(rows):
             letter = "abcdefghijklmnopqrstuvwxyz"[(y * len(blocks) + k) % 26]
-            axes[y, start].set_ylabel(f"({letter}) {name}".replace(": ", "\n"), fontsize=6.5)
-        axes[0, start].set_title(f"{heads[k]}\n\n\n", loc="left", fontsize=7.5)
+            label = f"({letter}) {name}".replace(": ", "\n").replace(", ", ",\n")
+            made[y, start].set_ylabel(label, fontsize=6.5)
+        first.annotate(
+            heads[k], (0, 1), xycoords="axes fraction", xytext=(0, 24), fontsize=7.5,
+            textcoords="offset points", annotation_clip=False,
+        ).set_in_layout(False)  # fmt: skip
         if not columns:
-            axes[0, start].text(
-                0, 0.5, "no such models in the study, or nothing done", fontsize=6.5
-            )
+            missing = first.text(0, 0.5, "no such models in the study, or not done", fontsize=6.5)
+            missing.set_in_layout(False)
         for x, column in enumerate(columns):
-            axes[0, start + x].set_title(column.name, fontsize=6.5)
+            made[0, start + x].set_title(f"\n\n{column.name}", fontsize=6.5 if side > 0.7 else 5.5)
             for y, shown in enumerate(column.shown):
-                _show(axes[y, start + x], shown)
+                _show(made[y, start + x], shown)
         start += count + 1
     return figure
 

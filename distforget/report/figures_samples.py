@@ -131,7 +131,8 @@ def _heatmap(
     right.tick_params(left=False)
     n = int(np.isfinite(alike_TS).sum())
     caption = (
-        f"n = {n} similar samples of {targets} targets; raw pixels, mean {np.nanmean(alike_TS):.2f}. "
+        f"n = {n} similar samples of {targets} targets; raw pixels, mean "
+        f"{np.nanmean(alike_TS):.2f}. "
         f"Right: other samples of the target's class that are trained on at every dose. "
         f"{'Numbers: sample_id. ' if roomy else ''}{tables.about}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -61,25 +62,29 @@ def ssim_before_and_after(
         raise NothingToShowError(f"no {SSIM} of {model} before unlearning or after it")
     cases = [(m, k) for m in methods for k in range(len(settings))]
     figure, made = panels(len(cases), 1.7)
-    used: dict[str, Any] = {BEFORE_NAME: Patch(color=STATES[BEFORE_NAME])}
+    bars: dict[str, Any] = {BEFORE_NAME: Patch(color=STATES[BEFORE_NAME])}
+    marks: dict[str, Any] = {}
     counts = []
     for i, (axes, (method, k)) in enumerate(zip(made, cases, strict=True)):
-        states = [(method, variant) for variant in methods[method]]
-        drawn, shown = _panel(axes, tables, model, settings[k], found[k], states)
-        used |= drawn
+        names = {
+            (method, variant): f"after: {scheme_name(tables, method, variant, chosen)}"
+            for variant in methods[method]
+        }
+        letter = f"({'abcdefghijklmnopqrstuvwxyz'[i]}) "
+        drawn, shown = _panel(axes, tables, model, settings[k], found[k], list(names), letter)
+        marks |= drawn
         counts += shown
-        axes.set_title(
-            f"({'abcdefghijklmnopqrstuvwxyz'[i]}) {axes.get_title(loc='left')}", loc="left"
-        )
-    made[0].set_ylim(min(0, *(axes.dataLim.y0 for axes in made)), 1)
+        for place, name in enumerate(names.values()):
+            bars[name] = Patch(color=_shade(method, place, len(names)))
+    made[0].set_ylim(min(0, *(axes.dataLim.y0 for axes in made)), 1.02)
     _name_samples(made, tables)
     outer_labels(made, min(len(cases), 2), "index of target", "SSIM")
     few = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     caption = (
-        f"n = {few} of {tables.targets} targets a bar series. Model {model}, dose as said (similar "
-        f"samples of each target trained on). {_controls_said(found)} {tables.about}"
+        f"n = {few} of {tables.targets} targets in each series after unlearning. Model {model}; "
+        f"dose: similar samples of each target trained on. {_means_said(found)} {tables.about}"
     )
-    return finish(figure, f"{title}: {model}, {tables.of_images.dataset}", caption, used)
+    return finish(figure, f"{title}: {model}, {tables.of_images.dataset}", caption, bars | marks)
 
 
 def _panel(
@@ -89,15 +94,16 @@ def _panel(
     setting: Setting,
     scores: pd.DataFrame,
     states: Sequence[tuple[str, str]],
+    letter: str,
 ) -> tuple[dict[str, Any], list[int]]:
     """Draw a method's bars of one setting.
 
     Returns:
-        What was drawn, by name; targets with a bar after unlearning, by state.
+        Marks that were drawn, by name; targets with a bar after unlearning, by state.
     """
     method = states[0][0]
     dose = setting.number(tables)
-    name = f"{method}: {setting.said(tables)}"
+    name = f"{letter}{method}: {setting.said(tables)}"
     axes.set_xlim(-0.7, tables.targets + 1.7)
     if dose is None:
         axes.set_title(name, loc="left")
@@ -117,12 +123,8 @@ def _panel(
         used |= _details(axes, mine, shift, width, tables.targets <= FEW)
         if state == BEFORE:
             continue
-        used[f"after: {scheme_name(tables, *state)}"] = Patch(color=colour)
         planned = tables.states(model, *state, [dose])
-        cells = tables.outcomes.query("model == @model and dose == @dose and diverged")
-        gone = set(
-            cells.loc[cells["method"].eq(state[0]) & cells["variant"].eq(state[1]), "unlearned"]
-        )
+        gone = _diverged(tables, model, dose, state)
         used |= mark_diverged(drawn, [x in gone for x in bars.index])
         shown = [x for x in bars.index if 0 < x <= tables.targets]
         missing = planned[~planned.index.isin(shown)]
@@ -134,6 +136,13 @@ def _panel(
         axes.text(0.5, 0.85, "no results", transform=axes.transAxes, ha="center", color="#555555")
     head(axes, name, said)
     return used, counts
+
+
+def _diverged(tables: StudyTables, model: str, dose: int, state: tuple[str, str]) -> set[int]:
+    """Targets of which a cell diverged."""
+    cells = tables.outcomes.query("model == @model and dose == @dose and diverged")
+    mine = cells["method"].eq(state[0]) & cells["variant"].eq(state[1])
+    return set(cells.loc[mine, "unlearned"])
 
 
 def _details(
@@ -150,11 +159,13 @@ def _details(
     samples = values.groupby(["x", "sample_id"])["value"].mean()
     several = samples[samples.groupby("x").transform("size") > 1].reset_index()
     if roomy and len(several):
-        place = several.groupby("x").cumcount() + 0.5
-        share = place / several.groupby("x")["value"].transform("size") - 0.5
+        of_bar = several.groupby("x")
+        size = of_bar["value"].transform("size")
+        share = (of_bar.cumcount() + 0.5) / size - 0.5
+        dots = np.where(size > 30, 1.5, 4)
         look: dict[str, Any] = {"color": "#BBBBBB", "edgecolor": "black", "linewidth": 0.3}
-        axes.scatter(several["x"] + shift + 0.7 * width * share, several["value"], s=4, **look)
-        used["a sample, where a bar is a mean"] = Line2D(
+        axes.scatter(several["x"] + shift + 0.7 * width * share, several["value"], dots, **look)
+        used["one sample of a mean"] = Line2D(
             [], [], ls="", marker="o", ms=2.5, color="#BBBBBB", mec="black", mew=0.3
         )
     nulls = mine[mine["metric"] == NULL].groupby("x")["value"].mean()
@@ -164,7 +175,7 @@ def _details(
         axes.scatter(
             nulls.index + shift, nulls, s=size, linewidth=0.6, zorder=4, label=NULL, **mark
         )
-        used["its null (never-trained samples of the class)"] = Line2D(
+        used["null (never trained, same class)"] = Line2D(
             [], [], ls="", marker="D", ms=3, color="white", mec="black", mew=0.6
         )
     return used
@@ -190,16 +201,20 @@ def _name_samples(made: Sequence[Axes], tables: StudyTables) -> None:
         axes.set_xticks(list(names), list(names.values()))
 
 
-def _controls_said(found: Sequence[pd.DataFrame]) -> str:
-    """What the controls are means of."""
+def _means_said(found: Sequence[pd.DataFrame]) -> str:
+    """What the bars are means of."""
     rows = pd.concat(found)
-    counts = {role: rows.loc[rows["role"] == role, "sample_id"].nunique() for role in CONTROLS}
-    said = [
-        f"Remaining (R): mean of {counts['other']} samples that stay in the data."
-        if counts["other"]
-        else "No remaining samples were asked.",
-        f"Never trained (N): mean of {counts['unseen']} samples."
-        if counts["unseen"]
-        else "No never-trained samples were asked.",
-    ]
+    of_role = rows.groupby("role")["sample_id"].nunique()
+    said = []
+    if "similar" in of_role:
+        each = rows[rows["role"] == "similar"].groupby("target")["sample_id"].nunique().max()
+        said.append(f"Similar: mean of {each} similar samples of each target.")
+    if "other" in of_role:
+        said.append(f"Remaining (R): mean of {of_role['other']} samples that stay in the data.")
+    else:
+        said.append("No remaining samples were asked.")
+    if "unseen" in of_role:
+        said.append(f"Never trained (N): mean of {of_role['unseen']} samples.")
+    else:
+        said.append("No never-trained samples were asked.")
     return " ".join(said)

@@ -35,7 +35,7 @@ class Setting:
 
     def said(self, tables: StudyTables) -> str:
         """For the head of a panel."""
-        asked = "targets" if self.role == "target" else "similar samples"
+        asked = "targets" if self.role == "target" else "similar"
         dose = self.number(tables)
         short = "W/O" if self.dose == "none" else "W"
         return f"{asked}, {short}" + (f" (dose {dose})" if dose is not None else "")
@@ -58,33 +58,32 @@ def chosen_methods(tables: StudyTables, model: str, chosen: Chosen) -> dict[str,
         NothingToShowError: none is planned.
     """
     nearest = tables.of_images.nearest
+    kinds = ("plain", "enhanced") if chosen == "enhanced" else ("plain",)
     found: dict[str, list[str]] = {}
     for method, variant in tables.methods(model):
-        kinds = ("plain", "enhanced") if chosen == "enhanced" else ("plain",)
-        retrained = method == "retrain"
-        if kind_of(variant) in kinds and (
-            chosen == "enhanced" or retrained == (chosen == "retrained")
-        ):
+        wanted = chosen == "enhanced" or (method == "retrain") == (chosen == "retrained")
+        if wanted and kind_of(variant) in kinds:
             found.setdefault(method, []).append(variant)
     if chosen == "enhanced":
         found = {m: v for m, v in found.items() if any((m, name) in nearest for name in v)}
     if not found:
-        cells = {
-            "retrained": "retrain",
-            "not retrained": "other than retrain",
-            "enhanced": "enhanced",
-        }
-        raise NothingToShowError(f"the study plans no cells for {model}: {cells[chosen]}")
+        lacking = {"retrained": "retrain", "not retrained": "plain, not retrained"}.get(
+            chosen, chosen
+        )
+        raise NothingToShowError(f"the study plans no {lacking} cells for {model}")
     return {
         method: sorted(variants, key=lambda v, m=method: nearest.get((m, v), 0))
         for method, variants in found.items()
     }
 
 
-def scheme_name(tables: StudyTables, method: str, variant: str) -> str:
+def scheme_name(tables: StudyTables, method: str, variant: str, chosen: Chosen) -> str:
     """A method and how much it unlearns: retrain 1+3 unlearns a target and its 3 nearest."""
     nearest = tables.of_images.nearest.get((method, variant))
-    return method_name(method, variant) if nearest is None else f"{method} 1+{nearest}"
+    if nearest is not None:
+        return f"{method} 1+{nearest}"
+    alone = ", target alone" if chosen == "enhanced" else ""
+    return f"{method_name(method, variant)}{alone}"
 
 
 def image_scores(tables: StudyTables, model: str, setting: Setting) -> pd.DataFrame:
