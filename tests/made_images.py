@@ -18,9 +18,9 @@ METHODS = (
     ("relabel_GDN", "plain"),
 )  # fmt: skip
 NEAREST = {("retrain", "enhanced-3"): 3, ("retrain", "enhanced-5"): 5}
-FAILED, NOT_RUN = ("retrain", "plain", 5, 2), ("relabel_GDN", "plain", 5, 3)
-DIVERGED = ("retrain", "plain", 0, 1)
-"""Method, variant, dose, target."""
+FAILED, NOT_RUN = ("retrain", "plain", True, 2), ("relabel_GDN", "plain", True, 3)
+DIVERGED = ("retrain", "plain", False, 1)
+"""Method, variant, whether with similar samples, target."""
 
 
 def sample_id(role: str, target: int, rank: int = 0) -> int:
@@ -33,7 +33,7 @@ def sample_id(role: str, target: int, rank: int = 0) -> int:
 def ssim(sample: int, method: str = "", variant: str = "", dose: int = 0, seed: int = 0) -> float:
     """A score that tells where it belongs."""
     state = sum(map(ord, method + variant)) % 13 / 40
-    return round(0.2 + state + 0.011 * (sample % 17) + 0.02 * dose + 0.1 * seed, 6)
+    return round(0.2 + state + 0.011 * (sample % 17) + 0.1 * (dose > 0) + 0.1 * seed, 6)
 
 
 def null(sample: int, method: str = "", variant: str = "", dose: int = 0, seed: int = 0) -> float:
@@ -58,9 +58,7 @@ def made_images(
     every = range(1, targets + 1)
     family = [("target", t, sample_id("target", t), 0) for t in every]
     family += [
-        ("similar", t, sample_id("similar", t, r), r)
-        for t in every
-        for r in range(1, similar + 1)
+        ("similar", t, sample_id("similar", t, r), r) for t in every for r in range(1, similar + 1)
     ]
     controls: list[tuple[str, int | None, int, int]] = [
         (role, None, sample_id(role, 0, i), 0)
@@ -92,7 +90,7 @@ def made_images(
                 for target in every:
                     cell = dict(zip(CELL, ("m", dose, method, variant, seed, target), strict=True))
                     planned.append(cell)
-                    name = (method, variant, dose, target)
+                    name = (method, variant, dose > 0, target)
                     if name == NOT_RUN:
                         continue
                     cells.append(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -29,10 +28,8 @@ MNIST, NOISE, FASHION, CIFAR = ("MNIST",), ("MNIST noise",), ("FashionMNIST",), 
 RETRAINED = "before and after retraining without the target"
 NOT_RETRAINED = "before and after unlearning without retraining"
 NEAREST = "each unlearned with the samples nearest to it"
-Role, Level = Literal["target", "similar"], Literal["none", "all"]
-WITH: tuple[Role, Level] = ("target", "all")
-SIMILAR: tuple[Role, Level] = ("similar", "all")
-TARGETS: tuple[tuple[Role, Level], ...] = (("target", "none"), WITH)
+SIMILAR, WITH = Setting("similar", "all"), Setting("target", "all")
+TARGETS = (Setting("target", "none"), WITH)
 Draw = Callable[[StudyTables, str], Figure]
 
 
@@ -57,11 +54,8 @@ def _bars(title: str, experiments: tuple[Experiment, ...]) -> Draw:
     return lambda tables, model: differences_by_target(tables, model, title, experiments)
 
 
-def _images(
-    draw: Callable[..., Figure], title: str, chosen: Chosen, *settings: tuple[Role, Level]
-) -> Draw:
-    shown = [Setting(role, dose) for role, dose in settings]
-    return lambda tables, model: draw(tables, model, title, shown, chosen)
+def _images(draw: Callable[..., Figure], title: str, chosen: Chosen, *settings: Setting) -> Draw:
+    return lambda tables, model: draw(tables, model, title, settings, chosen)
 
 
 @dataclass(frozen=True)

@@ -86,16 +86,17 @@ def method_style(method: str) -> tuple[str, str, str]:
 
 
 def panels(
-    count: int, height: float, columns: int = 2, share_x: bool = True
+    count: int, height: float, columns: int = 2, share_x: bool = True, wide: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels in reading order, on common axes.
 
     Args:
         height: of a panel, in inches.
+        wide: as wide as the page even where no two panels stand beside each other.
     """
     across = min(count, columns)
     down = -(-count // across)
-    width = WIDTH if across > 1 else 0.75 * WIDTH
+    width = WIDTH if across > 1 or wide else 0.75 * WIDTH
     figure = Figure(figsize=(width, down * height + 0.3), layout="constrained")
     made: list[Axes] = list(
         figure.subplots(down, across, squeeze=False, sharex=share_x, sharey=True).flat
@@ -109,7 +110,9 @@ def panels(
 
 def head(axes: Axes, name: str, said: str) -> None:
     """Name of a panel, and what is said of its data: beside it, or below if it is long."""
-    fits = 1.3 * len(name) + len(said) < 64
+    spec = axes.get_subplotspec()
+    across = spec.get_gridspec().ncols if spec else 1
+    fits = 1.3 * len(name) + len(said) < 128 / across * axes.figure.get_figwidth() / WIDTH
     axes.set_title(name if fits else f"{name}\n", loc="left")
     axes.set_title(said, loc="right", fontsize=6, color="#555555")
 
@@ -145,7 +148,7 @@ def mark_missing(axes: Axes, missing: pd.Series[str], shift: float = 0.0) -> dic
         if len(gone):
             used[name] = axes.scatter(
                 gone + shift, np.zeros(len(gone)), s=14, marker=marker, color="black",
-                linewidth=0.8, zorder=3, label=name,
+                linewidth=0.8, zorder=3, label=name, clip_on=False,
             )  # fmt: skip
     return used
 
@@ -172,7 +175,7 @@ def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> 
     width, height = figure.get_size_inches()
     said = textwrap.wrap(caption, int(width * 72 / (0.55 * CAPTION_SIZE)))
     heading = textwrap.wrap(title, int(width * 72 / (0.68 * TITLE_SIZE)))
-    across = min(len(legend), 4 if width == WIDTH else 2) or 1
+    across = _legend_columns(list(legend), width)
     title_room = (len(heading) * 1.3 * TITLE_SIZE + 4) / 72
     legend_room = -(-len(legend) // across) * 1.9 * STYLE["legend.fontsize"] / 72
     caption_room = (len(said) * 1.3 * CAPTION_SIZE + 6) / 72
@@ -197,6 +200,17 @@ def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> 
         )  # fmt: skip
         made.set_in_layout(False)
     return figure
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """How many columns of names fit into a width in inches; at most 4, in a narrow figure 2."""
+    size = STYLE["legend.fontsize"]
+    for across in range(min(len(names), 4 if width == WIDTH else 2), 1, -1):
+        columns = np.array_split(np.array(names), across)
+        needed = sum(max(map(len, column)) * 0.53 * size + 4.5 * size for column in columns)
+        if needed <= width * 72:
+            return across
+    return 1
 
 
 def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distforget.analysis.comparisons import own_targets
 from distforget.report.figure_style import WIDTH, finish
@@ -25,13 +26,13 @@ from distforget.report.image_panels import (
 from distforget.report.pictures import pixels_of
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
-FIRST = 5
-"""So many targets fit beside each other."""
+ACROSS = 8
+"""So many targets fit beside each other, of all settings together."""
 SMALL = 5.5
 """Points of what stands under a picture."""
-LABEL, HEADING = 0.3, 0.6
+LABEL, HEADING = 0.3, 0.45
 """Inches beside and above the pictures of a setting."""
-Row = Mapping[str, Any]
+Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def recovered_before_and_after(
     methods = chosen_methods(tables, model, chosen)
     states = [(method, variant) for method, variants in methods.items() for variant in variants]
     repetition = int(tables.planned["seed"].min())
-    blocks = [_columns(tables, model, setting, states, repetition) for setting in settings]
+    most = ACROSS // len(settings)
+    blocks = [_columns(tables, model, setting, states, repetition, most) for setting in settings]
     if not any(blocks):
         raise NothingToShowError(f"nothing was recovered from {model}")
     rows = [
@@ -67,7 +69,7 @@ def recovered_before_and_after(
         *(f"after: {scheme_name(tables, *state, chosen)}" for state in states),
     ]
     figure = _grid(blocks, rows, [setting.said(tables) for setting in settings])
-    first = f"the first {FIRST} of " if tables.targets > FIRST else ""
+    first = f"the first {most} of " if tables.targets > most else ""
     several = tables.planned["seed"].nunique() > 1
     caption = (
         f"n = {first}{tables.targets} targets. Under a picture: SSIM with the original, and in "
@@ -84,6 +86,7 @@ def _columns(
     setting: Setting,
     states: Sequence[tuple[str, str]],
     repetition: int,
+    most: int,
 ) -> list[_Column]:
     """Of one setting; empty where nothing was recovered or the study has no such models."""
     dose = setting.number(tables)
@@ -96,7 +99,7 @@ def _columns(
     cells = tables.outcomes.query("model == @model and dose == @dose and seed == @repetition")
     asked = before.sort_values("sample_id").drop_duplicates(["role", "target_index"])
     family = asked[asked["role"] == setting.role]
-    family = family[family["target_index"] <= min(tables.targets, FIRST)]
+    family = family[family["target_index"] <= min(tables.targets, most)]
     chosen = [
         asked[asked["role"] == "other"],
         family.sort_values("target_index"),
@@ -151,9 +154,9 @@ def _grid(blocks: Sequence[Sequence[_Column]], rows: Sequence[str], heads: Seque
     ratios = [part for count in counts for part in (0.35, *[1] * count)][1:]
     side = min(0.8, (0.98 * WIDTH - LABEL * len(blocks)) / sum(ratios))
     width = max(side * sum(ratios) + LABEL * len(blocks) + 0.1, 0.6 * WIDTH)
-    height = len(rows) * (side + 0.14) + HEADING
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)  # type: ignore[union-attr]  # it has one
+    height = len(rows) * (side + 0.12) + HEADING
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+    figure = Figure(figsize=(width, height), layout=layout)
     made = figure.subplots(len(rows), len(ratios), squeeze=False, width_ratios=ratios)
     for axes in made.flat:
         axes.set(xticks=[], yticks=[])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distforget.report.figure_style import WIDTH, finish
 from distforget.report.pictures import pixels_of
@@ -15,7 +16,7 @@ from distforget.report.study_tables import NothingToShowError, StudyTables
 
 FIRST = 10
 """So many pictures fit beside each other, so many numbers into a row."""
-OTHERS = ("nearest other", "mean of others")
+OTHERS = ("nearest", "mean")
 Floats = npt.NDArray[np.float64]
 Sample = dict[str, Any]
 Families = Sequence[tuple[Sample, Sequence[Sample]]]
@@ -57,24 +58,24 @@ def sample_pictures(tables: StudyTables) -> Figure:
     shown = families[:FIRST]
     columns = 1 + min(max(len(similar) for _, similar in families), FIRST)
     side = min(0.95, 0.97 * WIDTH / columns)
-    figure = Figure(
-        figsize=(max(columns * side, 0.75 * WIDTH), len(shown) * (side + 0.2)), layout="constrained"
-    )
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    size = (max(columns * side, 0.75 * WIDTH), len(shown) * (side + 0.2))
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    figure = Figure(figsize=size, layout=layout)
     axes = figure.subplots(len(shown), columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for row, (target, similar) in zip(axes, shown, strict=True):
         for axis, sample in zip(row, [target, *similar], strict=False):
             axis.imshow(pixels_of(sample), cmap="gray", vmin=0, vmax=255)
-            name = "Target" if sample is target else "Similar"
-            axis.set_title(f"{name} (#{sample['sample_id']})", fontsize=6.5, pad=2)
-    said = [f"the first {FIRST} of "] if len(families) > FIRST else [""]
+            name, number = sample["role"].capitalize(), sample["sample_id"]
+            title = f"{name} (#{number})" if columns < 8 else f"#{number}"
+            axis.set_title(title, fontsize=6.5, pad=2)
+    of_all = f"the first {FIRST} of " if len(families) > FIRST else ""
     of_each = max(len(similar) for _, similar in families)
     first = f"the first {FIRST} of " if of_each > FIRST else ""
     caption = (
-        f"n = {said[0]}{len(families)} targets, {first}{of_each} similar samples of each; numbers: "
-        f"sample_id. {tables.about}"
+        f"n = {of_all}{len(families)} targets (left), {first}{of_each} similar samples of each; "
+        f"numbers: sample_id. {tables.about}"
     )
     return finish(figure, f"Targets and their similar samples: {_data(tables)}", caption, {})
 
@@ -102,7 +103,7 @@ def _heatmap(
     figure = Figure(
         figsize=(WIDTH if widest > FIRST else 0.8 * WIDTH, height), layout="constrained"
     )
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(widest, max(2, widest / 12)))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(widest, max(2, widest / 7)))
     for axes, values_TC in ((left, alike_TS), (right, others_T2)):
         image = axes.imshow(values_TC, cmap="cividis", vmin=0, vmax=1, aspect="auto")
         for (y, x), value in np.ndenumerate(values_TC):
@@ -126,14 +127,15 @@ def _heatmap(
     ]
     left.set_yticks(list(rows), names)
     left.set(xlabel="rank of similar sample", ylabel="index of target")
-    right.set_xticks(range(2), [name.replace(" ", "\n", 1) for name in OTHERS])
-    right.set_xlabel("same class")
+    right.set_xticks(range(2), OTHERS)
+    right.set_xlabel("others of\nthe class")
     right.tick_params(left=False)
     n = int(np.isfinite(alike_TS).sum())
     caption = (
         f"n = {n} similar samples of {targets} targets; raw pixels, mean "
         f"{np.nanmean(alike_TS):.2f}. "
-        f"Right: other samples of the target's class that are trained on at every dose. "
+        f"Right: other samples of the target's class that are trained on at every dose"
+        f"{' (white: none)' if np.isnan(others_T2).any() else ''}. "
         f"{'Numbers: sample_id. ' if roomy else ''}{tables.about}"
     )
     title = f"Cosine similarity of targets and their similar samples: {_data(tables)}"

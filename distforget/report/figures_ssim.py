@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ def ssim_before_and_after(
     if not any(len(scores) for scores in found):
         raise NothingToShowError(f"no {SSIM} of {model} before unlearning or after it")
     cases = [(m, k) for m in methods for k in range(len(settings))]
-    figure, made = panels(len(cases), 1.7)
+    across = 2 if tables.targets <= FEW else 1
+    figure, made = panels(len(cases), 1.7, columns=across, wide=across == 1)
     bars: dict[str, Any] = {BEFORE_NAME: Patch(color=STATES[BEFORE_NAME])}
     marks: dict[str, Any] = {}
     counts = []
@@ -75,14 +76,18 @@ def ssim_before_and_after(
         marks |= drawn
         counts += shown
         for place, name in enumerate(names.values()):
-            bars[name] = Patch(color=_shade(method, place, len(names)))
+            shade, edge = _shade(method, place, len(names)), method_style(method)[0]
+            bars[name] = Patch(facecolor=shade, edgecolor=edge, linewidth=0.4)
     made[0].set_ylim(min(0, *(axes.dataLim.y0 for axes in made)), 1.02)
     _name_samples(made, tables)
-    outer_labels(made, min(len(cases), 2), "index of target", "SSIM")
+    outer_labels(made, min(len(cases), across), "index of target", "SSIM")
+    said = _means_said(found)
+    if chosen == "enhanced":
+        said += _kept_said(tables, model, settings[-1], methods)
     few = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
     caption = (
         f"n = {few} of {tables.targets} targets in each series after unlearning. Model {model}; "
-        f"dose: similar samples of each target trained on. {_means_said(found)} {tables.about}"
+        f"dose: similar samples of each target trained on. {said} {tables.about}"
     )
     return finish(figure, f"{title}: {model}, {tables.of_images.dataset}", caption, bars | marks)
 
@@ -119,7 +124,11 @@ def _panel(
         mine = placed[(placed["method"] == state[0]) & (placed["variant"] == state[1])]
         colour = STATES[BEFORE_NAME] if state == BEFORE else _shade(method, k - 1, len(states))
         bars = mine[mine["metric"] == SSIM].groupby("x")["value"].mean()
-        drawn = axes.bar(bars.index + shift, bars, width, color=colour, label=" ".join(state))
+        edge = STATES[BEFORE_NAME] if state == BEFORE else method_style(method)[0]
+        drawn = axes.bar(
+            bars.index + shift, bars, width, color=colour, label=" ".join(state).strip(),
+            edgecolor=edge, linewidth=0.4,
+        )  # fmt: skip
         used |= _details(axes, mine, shift, width, tables.targets <= FEW)
         if state == BEFORE:
             continue
@@ -171,20 +180,19 @@ def _details(
     nulls = mine[mine["metric"] == NULL].groupby("x")["value"].mean()
     if len(nulls):
         mark: dict[str, Any] = {"marker": "D", "color": "white", "edgecolor": "black"}
-        size = 12 if roomy else 3
-        axes.scatter(
-            nulls.index + shift, nulls, s=size, linewidth=0.6, zorder=4, label=NULL, **mark
-        )
+        mark |= {"s": 12 if roomy else 3, "linewidth": 0.6, "label": NULL}
+        axes.scatter(nulls.index + shift, nulls, zorder=4, **mark)
         used["null (never trained, same class)"] = Line2D(
             [], [], ls="", marker="D", ms=3, color="white", mec="black", mew=0.6
         )
     return used
 
 
-def _shade(method: str, k: int, count: int) -> tuple[float, ...]:
+def _shade(method: str, k: int, count: int) -> tuple[float, float, float]:
     """Colour of a method's k-th scheme: the lighter, the more is unlearned."""
     light = 0.75 * k / max(count - 1, 1)
-    return tuple(1 - (1 - part) * (1 - light) for part in to_rgb(method_style(method)[0]))
+    red, green, blue = (1 - (1 - c) * (1 - light) for c in to_rgb(method_style(method)[0]))
+    return red, green, blue
 
 
 def _name_samples(made: Sequence[Axes], tables: StudyTables) -> None:
@@ -218,3 +226,27 @@ def _means_said(found: Sequence[pd.DataFrame]) -> str:
     else:
         said.append("No never-trained samples were asked.")
     return " ".join(said)
+
+
+def _kept_said(
+    tables: StudyTables, model: str, setting: Setting, methods: Mapping[str, Sequence[str]]
+) -> str:
+    """What unlearning more samples costs: how sure the model is of never-trained samples' class."""
+    scores = tables.scores.to_pandas()
+    scores = scores[(scores["metric"] == "label_probability") & (scores["role"] == "unseen")]
+    dose = setting.number(tables)
+    scores = scores[(scores["model"] == model) & (scores["dose"] == dose)]
+    before = scores.loc[scores["phase"] == "pre_unlearn", "value"]
+    after = scores.groupby(["method", "variant"])["value"].mean()
+    said = [
+        f"{scheme_name(tables, method, variant, 'enhanced')} {after[method, variant]:.2f}"
+        for method, variants in methods.items()
+        for variant in variants
+        if (method, variant) in after.index
+    ]
+    if before.empty or not said:
+        return ""
+    return (
+        f" Mean probability of never-trained samples' class: before {before.mean():.2f}; "
+        f"{'; '.join(said)}."
+    )

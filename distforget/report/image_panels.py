@@ -71,10 +71,8 @@ def chosen_methods(tables: StudyTables, model: str, chosen: Chosen) -> dict[str,
             chosen, chosen
         )
         raise NothingToShowError(f"the study plans no {lacking} cells for {model}")
-    return {
-        method: sorted(variants, key=lambda v, m=method: nearest.get((m, v), 0))
-        for method, variants in found.items()
-    }
+    more = {m: {v: nearest.get((m, v), 0) for v in variants} for m, variants in found.items()}
+    return {method: sorted(variants, key=variants.__getitem__) for method, variants in more.items()}
 
 
 def scheme_name(tables: StudyTables, method: str, variant: str, chosen: Chosen) -> str:
@@ -112,4 +110,5 @@ def image_scores(tables: StudyTables, model: str, setting: Setting) -> pd.DataFr
     )
     rows = rows[rows["target"] <= tables.targets].astype({"target": "int64", "seed": "int64"})
     by = ["metric", "method", "variant", "seed", "role", "target", "sample_id"]
-    return rows.groupby(by, as_index=False)["value"].mean()
+    means: pd.DataFrame = rows.groupby(by, as_index=False)["value"].mean()
+    return means
