@@ -112,7 +112,9 @@ def head(axes: Axes, name: str, said: str) -> None:
     """Name of a panel, and what is said of its data: beside it, or below if it is long."""
     spec = axes.get_subplotspec()
     across = spec.get_gridspec().ncols if spec else 1
-    fits = 1.3 * len(name) + len(said) < 128 / across * axes.figure.get_figwidth() / WIDTH
+    figure = axes.get_figure(root=True)
+    width = figure.get_figwidth() if figure else WIDTH
+    fits = 1.3 * len(name) + len(said) < 128 / across * width / WIDTH
     axes.set_title(name if fits else f"{name}\n", loc="left")
     axes.set_title(said, loc="right", fontsize=6, color="#555555")
 

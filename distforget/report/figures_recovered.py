@@ -23,7 +23,7 @@ from distforget.report.image_panels import (
     chosen_methods,
     scheme_name,
 )
-from distforget.report.pictures import pixels_of
+from distforget.report.pictures import pixels_of, show_pixels
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
 ACROSS = 8
@@ -189,7 +189,7 @@ def _show(axis: Axes, shown: Row | str) -> None:
         axis.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6.5, transform=axis.transAxes)
         axis.set_box_aspect(1)
         return
-    axis.imshow(pixels_of(shown), cmap="gray", vmin=0, vmax=255)
+    show_pixels(axis, pixels_of(shown))
     if SSIM not in shown:
         return
     null = f" ({shown[NULL]:.2f})" if shown[NULL] == shown[NULL] else ""

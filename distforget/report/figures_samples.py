@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from distforget.report.figure_style import WIDTH, finish
-from distforget.report.pictures import pixels_of
+from distforget.report.pictures import pixels_of, show_pixels
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
 FIRST = 10
@@ -66,7 +66,7 @@ def sample_pictures(tables: StudyTables) -> Figure:
         axis.set_axis_off()
     for row, (target, similar) in zip(axes, shown, strict=True):
         for axis, sample in zip(row, [target, *similar], strict=False):
-            axis.imshow(pixels_of(sample), cmap="gray", vmin=0, vmax=255)
+            show_pixels(axis, pixels_of(sample))
             name, number = sample["role"].capitalize(), sample["sample_id"]
             title = f"{name} (#{number})" if columns < 8 else f"#{number}"
             axis.set_title(title, fontsize=6.5, pad=2)

@@ -141,8 +141,8 @@ def _panel(
         counts.append(len(shown))
         part = targets_said(planned, shown, len(gone & set(shown)))
         said = part if not said or part == said else f"{said}; {part}"
-    if not any(counts):
-        axes.text(0.5, 0.85, "no results", transform=axes.transAxes, ha="center", color="#555555")
+    if scores.empty:
+        axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center", color="#555555")
     head(axes, name, said)
     return used, counts
 

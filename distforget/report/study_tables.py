@@ -201,7 +201,7 @@ def read(plan: Plan, store: Store) -> StudyTables:
 
 def _images(study: Study, store: Store) -> Images:
     return Images(
-        _name_in_paper(study.dataset),
+        name_in_paper(study.dataset),
         store.read_study_table(study.name, "samples"),
         store.read_study_table(study.name, "reconstructions"),
         {
@@ -212,7 +212,7 @@ def _images(study: Study, store: Store) -> Images:
     )
 
 
-def _name_in_paper(dataset: DatasetConfig) -> str:
+def name_in_paper(dataset: DatasetConfig) -> str:
     """See `Images.dataset`; a path counts by its last part, whatever its spelling."""
     if dataset.source == "digits":
         name = "MNIST"
