@@ -41,9 +41,10 @@ def null(sample: int, method: str = "", variant: str = "", dose: int = 0, seed: 
     return round(ssim(sample, method, variant, dose, seed) / 2, 6)
 
 
-def pixels(sample: int, side: int = SIDE) -> bytes:
-    """Grey noise of its own."""
-    return np.random.default_rng(sample).integers(0, 256, side * side, np.uint8).tobytes()
+def pixels(sample: int, channels: int = 1) -> bytes:
+    """Noise of its own."""
+    size = SIDE * SIDE * channels
+    return np.random.default_rng(sample).integers(0, 256, size, np.uint8).tobytes()
 
 
 def made_images(
@@ -53,6 +54,7 @@ def made_images(
     similar: int = SIMILAR,
     unseen: int = UNSEEN,
     doses: Sequence[int] = DOSES,
+    channels: int = 1,
 ) -> StudyTables:
     """Of one model m; one cell failed, one was not run, one diverged."""
     every = range(1, targets + 1)
@@ -79,7 +81,8 @@ def made_images(
             found = ssim(sample, *where)
             scores.append({**asked, "metric": "ssim", "value": found})
             scores.append({**asked, "metric": "ssim_null", "value": null(sample, *where)})
-            shape = {"height": SIDE, "width": SIDE, "channels": 1, "pixels": pixels(sample + 1)}
+            shape: dict[str, Any] = {"height": SIDE, "width": SIDE, "channels": channels}
+            shape["pixels"] = pixels(sample + 1, channels)
             pictures.append({**asked, "candidate": 0, "ssim": found, **shape})
 
     ask(every, None, 0, phase="pre_finetune")
@@ -107,7 +110,7 @@ def made_images(
         {
             "dataset": "d", "sample_id": sample, "role": role, "target_index": target,
             "similar_rank": rank or None, "answer": str((target or 1) % 10), "height": SIDE,
-            "width": SIDE, "channels": 1, "pixels": pixels(sample),
+            "width": SIDE, "channels": channels, "pixels": pixels(sample, channels),
         }
         for role, target, sample, rank in [*family, *controls]
     ]  # fmt: skip

@@ -219,11 +219,9 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
                 yield _drawn(name, partial(verdict_forest, tables, experiment))
     numbers = sorted(number for kind in strange for number in kind.numbers)
     if not wanted or wanted in map(str, numbers):
-        (other,) = {kind.track for kind in strange}
+        other = "text" if tables.images else "images"
         shown = [int(wanted)] if wanted else numbers
-        yield Drawn(
-            _figures(shown), lacking=f"of a study of {'images' * (other == 'image') or other}"
-        )
+        yield Drawn(_figures(shown), lacking=f"drawn from a study of {other}")
     if not wanted:
         for why, missing in MISSING.items():
             yield Drawn(_figures(missing), lacking=why)

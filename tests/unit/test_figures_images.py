@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -233,7 +235,8 @@ def test_a_dataset_has_the_papers_number_or_the_first_of_a_kind(
 ) -> None:
     assert tables.images
     images = dataclasses.replace(tables.images, dataset=dataset)
-    found = list(draw(dataclasses.replace(tables, images=images)))
+    every = draw(dataclasses.replace(tables, images=images))
+    found = list(itertools.takewhile(lambda drawn: drawn.name.startswith("figure-"), every))
     names = [drawn.name for drawn in found if drawn.figure]
     assert {int(n) for n in re.findall(r"figure-(\d+)", " ".join(names))} == NUMBERED[dataset]
     assert len(names) == len(set(names))
@@ -256,12 +259,12 @@ def test_a_dataset_is_known_by_the_papers_name(given: dict[str, str], name: str)
 
 def test_figures_of_the_other_track_are_one_line(tables: StudyTables) -> None:
     found = {drawn.name: drawn.lacking for drawn in draw(tables)}
-    assert found["figures 11-14, 17, 38-55"] == "of a study of text"
+    assert found["figures 11-14, 17, 38-55"] == "drawn from a study of text"
     assert not [name for name in found if name.startswith("verdicts-E3")]
     (drawn,) = draw(tables, "12")
-    assert (drawn.figure, drawn.lacking) == (None, "of a study of text")
+    assert (drawn.figure, drawn.lacking) == (None, "drawn from a study of text")
     (drawn,) = draw(made(), "9")
-    assert (drawn.figure, drawn.lacking) == (None, "of a study of images")
+    assert (drawn.figure, drawn.lacking) == (None, "drawn from a study of images")
     with pytest.raises(NothingToShowError, match="images"):
         cosine_to_targets(made())
 
@@ -302,3 +305,29 @@ def test_captions_say_what_was_drawn(tables: StudyTables) -> None:
         said = text(one(tables, number, f"figure-{number}-m"))
         for part in ("n = ", "Model m", "2026-11-25", "Made up", "MNIST"):
             assert part in said
+
+
+def test_colour_is_drawn_in_colour() -> None:
+    coloured = made_images(dataset="CIFAR10", channels=3)
+    first = np.frombuffer(pixels(sample_id("target", 1), 3), np.uint8).reshape(SIDE, SIDE, 3)
+    assert np.array_equal(pictures(sample_pictures(coloured))[0], first)
+    assert np.array_equal(pictures(one(coloured, "33", "figure-33-m"))[1], first)
+
+
+def test_a_study_that_has_unlearned_nothing_yet_shows_what_was_before(tables: StudyTables) -> None:
+    scores = tables.scores.filter(pc.not_equal(tables.scores["phase"], "post_unlearn"))
+    assert tables.images
+    found = tables.images.reconstructions
+    found = found.filter(pc.not_equal(found["phase"], "post_unlearn"))
+    begun = dataclasses.replace(
+        tables, scores=scores, cells=tables.cells.slice(0, 0),
+        images=dataclasses.replace(tables.images, reconstructions=found),
+    )  # fmt: skip
+    axes = panel(one(begun, "9", "figure-9-m"), "W/O")
+    assert len(bars(axes, "")) == 5
+    assert axes.get_title(loc="right") == "0 of 3 targets, 3 not run"
+    said = [t.get_text() for axes in one(begun, "10", "figure-10-m").axes for t in axes.texts]
+    assert said.count("not run") == 10
+    nothing = dataclasses.replace(begun, scores=scores.slice(0, 0))
+    (drawn,) = draw(nothing, "9")
+    assert "no ssim of m" in drawn.lacking
