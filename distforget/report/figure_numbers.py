@@ -147,7 +147,7 @@ PAPER = (
     ),
     OfPaper(
         {34: MNIST},
-        _images(ssim_before_and_after, f"SSIM {NOT_RETRAINED}", "not retrained", WITH, SIMILAR),
+        _images(ssim_before_and_after, f"SSIM {NOT_RETRAINED}", "not retrained", *TARGETS, SIMILAR),
         "image",
     ),
     OfPaper(

@@ -21,6 +21,7 @@ from distforget.report.image_panels import (
     Setting,
     check_settings,
     chosen_methods,
+    letter,
     scheme_name,
 )
 from distforget.report.pictures import pixels_of, show_pixels
@@ -165,8 +166,7 @@ def _grid(blocks: Sequence[Sequence[_Column]], rows: Sequence[str], heads: Seque
     for k, (columns, count) in enumerate(zip(blocks, counts, strict=True)):
         first = made[0, start]
         for y, name in enumerate(rows):
-            letter = "abcdefghijklmnopqrstuvwxyz"[(y * len(blocks) + k) % 26]
-            label = f"({letter}) {name}".replace(": ", "\n").replace(", ", ",\n")
+            label = f"{letter(y * len(blocks) + k)} {name}".replace(": ", "\n").replace(", ", ",\n")
             made[y, start].set_ylabel(label, fontsize=6.5)
         first.annotate(
             heads[k], (0, 1), xycoords="axes fraction", xytext=(0, 24), fontsize=7.5,

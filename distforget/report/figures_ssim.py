@@ -34,6 +34,7 @@ from distforget.report.image_panels import (
     check_settings,
     chosen_methods,
     image_scores,
+    letter,
     scheme_name,
 )
 from distforget.report.study_tables import NothingToShowError, StudyTables
@@ -71,8 +72,7 @@ def ssim_before_and_after(
             (method, variant): f"after: {scheme_name(tables, method, variant, chosen)}"
             for variant in methods[method]
         }
-        letter = f"({'abcdefghijklmnopqrstuvwxyz'[i]}) "
-        drawn, shown = _panel(axes, tables, model, settings[k], found[k], list(names), letter)
+        drawn, shown = _panel(axes, tables, model, settings[k], found[k], list(names), letter(i))
         marks |= drawn
         counts += shown
         for place, name in enumerate(names.values()):
@@ -99,7 +99,7 @@ def _panel(
     setting: Setting,
     scores: pd.DataFrame,
     states: Sequence[tuple[str, str]],
-    letter: str,
+    lettered: str,
 ) -> tuple[dict[str, Any], list[int]]:
     """Draw a method's bars of one setting.
 
@@ -108,7 +108,7 @@ def _panel(
     """
     method = states[0][0]
     dose = setting.number(tables)
-    name = f"{letter}{method}: {setting.said(tables)}"
+    name = f"{lettered} {method}: {setting.said(tables)}"
     axes.set_xlim(-0.7, tables.targets + 1.7)
     if dose is None:
         axes.set_title(name, loc="left")

@@ -41,6 +41,11 @@ class Setting:
         return f"{asked}, {short}" + (f" (dose {dose})" if dose is not None else "")
 
 
+def letter(place: int) -> str:
+    """(a), (b), ... (z), (aa), ... as the paper letters its panels."""
+    return f"({chr(ord('a') + place % 26) * (1 + place // 26)})"
+
+
 def check_settings(tables: StudyTables, settings: Sequence[Setting]) -> None:
     """Hold a figure to what the study has.
 

@@ -75,7 +75,8 @@ SHOWN = (
     ("9", "W/O", "target", 0, "retrain"),
     ("9", "W (", "target", 5, "retrain"),
     ("27", "W (", "similar", 5, "retrain"),
-    ("34", "targets", "target", 5, "relabel_GDN"),
+    ("34", "targets, W/O", "target", 0, "relabel_GDN"),
+    ("34", "targets, W (", "target", 5, "relabel_GDN"),
     ("34", "similar", "similar", 5, "relabel_GDN"),
 )
 MISSING = {("retrain", 5): 2, ("relabel_GDN", 5): 3}
@@ -133,7 +134,9 @@ def test_missing_cells_are_marked_and_have_no_bar(tables: StudyTables) -> None:
     assert "1 diverged" in others.get_title(loc="right")
     hatched = [bool(b.get_hatch()) for b in others.containers[1].patches]
     assert hatched == [False, True, False, False, False]
-    assert "not run" in panel(one(tables, "34", "figure-34-m"), "targets").get_title(loc="right")
+    assert "not run" in panel(one(tables, "34", "figure-34-m"), "targets, W (").get_title(
+        loc="right"
+    )
 
 
 def test_schemes_stand_in_order_of_how_much_they_unlearn(tables: StudyTables) -> None:
