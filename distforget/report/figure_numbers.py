@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -11,14 +11,25 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment
+from distforget.dataset_config import Track
 from distforget.report.figure_style import STYLE
 from distforget.report.figures import differences_by_target, schemes_compared
 from distforget.report.figures_beyond import doses_and_knowledge, memory_and_damage, verdict_forest
+from distforget.report.figures_recovered import recovered_before_and_after
+from distforget.report.figures_samples import cosine_to_targets, sample_pictures
+from distforget.report.figures_ssim import ssim_before_and_after
+from distforget.report.image_panels import Chosen, Setting
 from distforget.report.study_tables import SHOWN_ONLY, NothingToShowError, StudyTables
 from distforget.study import UsageError
 
-ONE_B, THREE_B, OPT = "Llama-3.2-1B-Instruct", "Llama-3.2-3B-Instruct", "opt-1.3b"
-NEO, NEO_LARGE = "gpt-neo-1.3B", "gpt-neo-2.7B"
+ONE_B, THREE_B = ("Llama-3.2-1B-Instruct",), ("Llama-3.2-3B-Instruct",)
+OPT, NEO, NEO_LARGE = ("opt-1.3b",), ("gpt-neo-1.3B",), ("gpt-neo-2.7B",)
+MNIST, NOISE, FASHION, CIFAR = ("MNIST",), ("MNIST noise",), ("FashionMNIST",), ("CIFAR10",)
+RETRAINED = "before and after retraining without the target"
+NOT_RETRAINED = "before and after unlearning without retraining"
+NEAREST = "each unlearned with the samples nearest to it"
+SIMILAR, WITH = Setting("similar", "all"), Setting("target", "all")
+TARGETS = (Setting("target", "none"), WITH)
 Draw = Callable[[StudyTables, str], Figure]
 
 
@@ -43,12 +54,22 @@ def _bars(title: str, experiments: tuple[Experiment, ...]) -> Draw:
     return lambda tables, model: differences_by_target(tables, model, title, experiments)
 
 
+def _images(draw: Callable[..., Figure], title: str, chosen: Chosen, *settings: Setting) -> Draw:
+    return lambda tables, model: draw(tables, model, title, settings, chosen)
+
+
 @dataclass(frozen=True)
 class OfPaper:
-    """Figures of the paper that show the same of other models: number, and model if one is."""
+    """Figures of the paper that show the same of other models, or of other datasets of images.
 
-    numbers: Mapping[int, str]
+    Each number has the names of the models (text) or datasets (images) that it is of in the paper.
+    """
+
+    numbers: Mapping[int, tuple[str, ...]]
     draw: Draw
+    track: Track = "text"
+    of_models: bool = True
+    """A figure a model; else one of the data."""
 
 
 PAPER = (
@@ -67,9 +88,9 @@ PAPER = (
         {13: NEO, 53: ONE_B, 54: THREE_B, 55: NEO_LARGE},
         _bars("Similar samples, never trained on", _both("E5", "similar", "none")),
     ),
-    OfPaper({14: ""}, schemes_compared),
+    OfPaper({14: ()}, schemes_compared),
     OfPaper(
-        {17: ""},
+        {17: ()},
         _bars("Similar samples, enhanced unlearning", _both("E7", "similar", "all", "enhanced")),
     ),
     OfPaper(
@@ -80,8 +101,68 @@ PAPER = (
         {42: THREE_B, 45: ONE_B, 48: OPT, 51: NEO_LARGE},
         _bars("Target, similar samples kept", _both("E4", "target", "all")),
     ),
+    OfPaper(
+        {3: MNIST, 22: FASHION, 23: CIFAR},
+        lambda tables, _: cosine_to_targets(tables),
+        "image",
+        of_models=False,
+    ),
+    OfPaper(
+        {4: MNIST, 24: FASHION, 25: CIFAR},
+        lambda tables, _: sample_pictures(tables),
+        "image",
+        of_models=False,
+    ),
+    OfPaper(
+        {7: FASHION + CIFAR, 27: MNIST},
+        _images(
+            ssim_before_and_after, f"SSIM of similar samples, {RETRAINED}", "retrained", SIMILAR
+        ),
+        "image",
+    ),
+    OfPaper(
+        {8: MNIST, 28: FASHION, 29: CIFAR},
+        _images(recovered_before_and_after, f"Similar samples, {RETRAINED}", "retrained", SIMILAR),
+        "image",
+    ),
+    OfPaper(
+        {9: MNIST, 30: FASHION, 32: CIFAR, 36: NOISE},
+        _images(ssim_before_and_after, f"SSIM of targets, {RETRAINED}", "retrained", *TARGETS),
+        "image",
+    ),
+    OfPaper(
+        {10: MNIST, 31: FASHION, 33: CIFAR, 37: NOISE},
+        _images(recovered_before_and_after, f"Targets, {RETRAINED}", "retrained", *TARGETS),
+        "image",
+    ),
+    OfPaper(
+        {15: MNIST + FASHION},
+        _images(ssim_before_and_after, f"SSIM of targets, {NEAREST}", "enhanced", WITH),
+        "image",
+    ),
+    OfPaper(
+        {16: MNIST + FASHION},
+        _images(recovered_before_and_after, f"Targets, {NEAREST}", "enhanced", WITH),
+        "image",
+    ),
+    OfPaper(
+        {34: MNIST},
+        _images(ssim_before_and_after, f"SSIM {NOT_RETRAINED}", "not retrained", *TARGETS, SIMILAR),
+        "image",
+    ),
+    OfPaper(
+        {35: MNIST},
+        _images(
+            recovered_before_and_after, f"Samples {NOT_RETRAINED}", "not retrained", WITH, SIMILAR
+        ),
+        "image",
+    ),
 )
-"""The last part of a model's path is its name in the paper."""
+"""The last part of a model's path is its name in the paper; of data see `Images.dataset`.
+
+Text of the paper's A.10 speaks of targets, its captions (figures 34, 35) of similar samples: both
+are drawn.
+"""
 
 BEYOND: Mapping[str, Draw] = {
     "doses-target": lambda tables, model: doses_and_knowledge(tables, model, "target"),
@@ -93,13 +174,9 @@ BEYOND: Mapping[str, Draw] = {
 MISSING: Mapping[str, tuple[int, ...]] = {
     "a sketch that shows no data": (1,),
     "clusters of features are not computed yet": (2, 20, 21),
-    "samples of images are not drawn yet": (3, 4, 22, 23, 24, 25),
     "topics are not computed yet": (5, 6, 19, 26),
-    "SSIM of images is not drawn yet; `run` writes pictures and tables of it": (
-        7, 8, 9, 10, 15, 16, *range(27, 38),
-    ),
     "utility (CommonsenseQA) is not measured yet": (18,),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -112,10 +189,10 @@ class Drawn:
 
 
 def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
-    """Draw one figure of each of the study's models, or all there are.
+    """Draw one figure of each of the study's models (or one of its data), or all there are.
 
-    A model of the study that the paper shows too has the paper's number for it; another has the
-    least number of the kind.
+    A model (of images: a dataset) of the study that the paper shows too has the paper's number for
+    it; another has the least number of the kind. What belongs to the other track is one line.
 
     Args:
         wanted: a number of the paper, verdicts, doses-target, doses-similar or damage; empty: all.
@@ -125,32 +202,67 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
     """
     if wanted:
         _check(wanted)
+    strange = [kind for kind in PAPER if kind.track != tables.track]
     for kind in PAPER:
+        if kind in strange:
+            continue
         if not wanted or wanted in map(str, kind.numbers):
-            yield from _of_models(tables, kind, wanted)
+            yield from _of_paper(tables, kind, wanted)
     for name, make in BEYOND.items():
         if wanted in ("", name):
             for model in tables.paths:
                 yield _drawn(f"{name}-{model}", partial(make, tables, model))
     if wanted in ("", "verdicts"):
         for experiment in EXPERIMENTS:
-            name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
-            yield _drawn(name, partial(verdict_forest, tables, experiment))
+            if experiment.track in ("", tables.track):
+                name = _verdicts_name(experiment)
+                yield _drawn(name, partial(verdict_forest, tables, experiment))
+    numbers = sorted(number for kind in strange for number in kind.numbers)
+    if not wanted or wanted in map(str, numbers):
+        other = "text" if tables.images else "images"
+        shown = [int(wanted)] if wanted else numbers
+        yield Drawn(_figures(shown), lacking=f"drawn from a study of {other}")
     if not wanted:
-        reasons = {number: why for why, numbers in MISSING.items() for number in numbers}
-        for number in sorted(reasons):
-            yield Drawn(f"figure-{number}", lacking=reasons[number])
+        for why, missing in MISSING.items():
+            yield Drawn(_figures(missing), lacking=why)
 
 
-def _of_models(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Drawn]:
-    of_paper = {model: PurePosixPath(path).name for model, path in tables.paths.items()}
-    asked = kind.numbers.get(int(wanted), "") if wanted else ""
-    for model, known in of_paper.items():
-        if asked in of_paper.values() and known != asked:
+def _figures(numbers: Sequence[int]) -> str:
+    """'figure-8', 'figures 2, 20-21'."""
+    if len(numbers) == 1:
+        return f"figure-{numbers[0]}"
+    ends = [n for n in numbers if not {n - 1, n + 1} <= set(numbers)]
+    return "figures " + ", ".join(
+        str(first) if first + 1 not in numbers else f"{first}-{min(n for n in ends if n > first)}"
+        for first in ends
+        if first - 1 not in numbers
+    )
+
+
+def _verdicts_name(experiment: Experiment) -> str:
+    """Name of a claim's forest; with its dose where another claim differs in the dose alone."""
+    name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
+    of_claim = (experiment.name, experiment.role, experiment.quantity)
+    alike = [e for e in EXPERIMENTS if (e.name, e.role, e.quantity) == of_claim]
+    return name if len(alike) == 1 else f"{name}-{experiment.dose}"
+
+
+def _of_paper(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Drawn]:
+    if tables.images:
+        known_as = dict.fromkeys(tables.paths, tables.images.dataset)
+    else:
+        known_as = {model: PurePosixPath(path).name for model, path in tables.paths.items()}
+    asked = kind.numbers[int(wanted)] if wanted else ()
+    of_another = set(asked) & set(known_as.values())
+    for model, known in known_as.items():
+        if of_another and known not in asked:
             continue
-        numbers = [n for n, shown in kind.numbers.items() if shown == known]
-        number = wanted or min(numbers or kind.numbers)
-        yield _drawn(f"figure-{number}-{model}", partial(kind.draw, tables, model))
+        numbers = [n for n, shown in kind.numbers.items() if known in shown]
+        name = f"figure-{wanted or min(numbers or kind.numbers)}"
+        if not kind.of_models:
+            yield _drawn(name, partial(kind.draw, tables, model))
+            return
+        yield _drawn(f"{name}-{model}", partial(kind.draw, tables, model))
 
 
 def _drawn(name: str, make: Callable[[], Figure]) -> Drawn:

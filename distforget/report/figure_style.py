@@ -8,15 +8,19 @@ from __future__ import annotations
 import io
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+import numpy as np
+import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch
 
 from distforget import disk, schemas
 from distforget.study import UsageError
@@ -53,6 +57,12 @@ QUANTITIES = {
 STATES = {"before fine-tuning": "#888888", "before unlearning": "#000000"}
 PLACEBO_BAND = "#DDDDDD"
 REGULARISERS = {"": ("o", "-"), "KLN": ("s", "--"), "GDN": ("^", "-.")}
+GONE = {
+    "failed": ("x", "failed"),
+    "not run": ("|", "not run"),
+    "done": ("_", "nothing to compare with"),
+}
+"""Marker and name of a target without a bar, by the state of its cells."""
 
 
 def formats(given: str) -> list[Format]:
@@ -76,16 +86,17 @@ def method_style(method: str) -> tuple[str, str, str]:
 
 
 def panels(
-    count: int, height: float, columns: int = 2, share_x: bool = True
+    count: int, height: float, columns: int = 2, share_x: bool = True, wide: bool = False
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels in reading order, on common axes.
 
     Args:
         height: of a panel, in inches.
+        wide: as wide as the page even where no two panels stand beside each other.
     """
     across = min(count, columns)
     down = -(-count // across)
-    width = WIDTH if across > 1 else 0.75 * WIDTH
+    width = WIDTH if across > 1 or wide else 0.75 * WIDTH
     figure = Figure(figsize=(width, down * height + 0.3), layout="constrained")
     made: list[Axes] = list(
         figure.subplots(down, across, squeeze=False, sharex=share_x, sharey=True).flat
@@ -99,7 +110,11 @@ def panels(
 
 def head(axes: Axes, name: str, said: str) -> None:
     """Name of a panel, and what is said of its data: beside it, or below if it is long."""
-    fits = 1.3 * len(name) + len(said) < 64
+    spec = axes.get_subplotspec()
+    across = spec.get_gridspec().ncols if spec else 1
+    figure = axes.get_figure(root=True)
+    width = figure.get_figwidth() if figure else WIDTH
+    fits = 1.3 * len(name) + len(said) < 128 / across * width / WIDTH
     axes.set_title(name if fits else f"{name}\n", loc="left")
     axes.set_title(said, loc="right", fontsize=6, color="#555555")
 
@@ -113,6 +128,46 @@ def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
             panel.set_ylabel(y)
 
 
+def mark_diverged(bars: BarContainer, diverged: Sequence[bool]) -> dict[str, Any]:
+    """Hatch bars of cells that diverged; what was drawn, by name, for the legend."""
+    for bar, gone in zip(bars, diverged, strict=True):
+        if gone:
+            bar.set(hatch="//////", edgecolor="black", linewidth=0)
+    example = Patch(facecolor="white", hatch="//////", edgecolor="black")
+    return {"diverged": example} if any(diverged) else {}
+
+
+def mark_missing(axes: Axes, missing: pd.Series[str], shift: float = 0.0) -> dict[str, Any]:
+    """Mark targets without a bar, each by the state of its cells (`GONE`); for the legend.
+
+    Args:
+        missing: state by target.
+        shift: of a mark from its target's place.
+    """
+    used: dict[str, Any] = {}
+    for state, (marker, name) in GONE.items():
+        gone = missing.index[missing == state].to_numpy()
+        if len(gone):
+            used[name] = axes.scatter(
+                gone + shift, np.zeros(len(gone)), s=14, marker=marker, color="black",
+                linewidth=0.8, zorder=3, label=name, clip_on=False,
+            )  # fmt: skip
+    return used
+
+
+def targets_said(states: pd.Series[str], shown: Collection[int], diverged: int) -> str:
+    """How many targets have a bar, and why the others have none.
+
+    Args:
+        states: of all planned targets' cells.
+        shown: targets that have a bar, `diverged` of them of a cell that diverged.
+    """
+    missing = states[~states.index.isin(list(shown))]
+    said = [f"{len(shown)} of {len(states)} targets"]
+    said += [f"{n} {GONE[state][1]}" for state in GONE if (n := int((missing == state).sum()))]
+    return ", ".join([*said, *[f"{diverged} diverged"] * (diverged > 0)])
+
+
 def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> Figure:
     """Put title, legend and caption around the panels.
 
@@ -122,7 +177,7 @@ def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> 
     width, height = figure.get_size_inches()
     said = textwrap.wrap(caption, int(width * 72 / (0.55 * CAPTION_SIZE)))
     heading = textwrap.wrap(title, int(width * 72 / (0.68 * TITLE_SIZE)))
-    across = min(len(legend), 4 if width == WIDTH else 2) or 1
+    across = _legend_columns(list(legend), width)
     title_room = (len(heading) * 1.3 * TITLE_SIZE + 4) / 72
     legend_room = -(-len(legend) // across) * 1.9 * STYLE["legend.fontsize"] / 72
     caption_room = (len(said) * 1.3 * CAPTION_SIZE + 6) / 72
@@ -147,6 +202,17 @@ def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> 
         )  # fmt: skip
         made.set_in_layout(False)
     return figure
+
+
+def _legend_columns(names: Sequence[str], width: float) -> int:
+    """How many columns of names fit into a width in inches; at most 4, in a narrow figure 2."""
+    size = STYLE["legend.fontsize"]
+    for across in range(min(len(names), 4 if width == WIDTH else 2), 1, -1):
+        columns = np.array_split(np.array(names), across)
+        needed = sum(max(map(len, column)) * 0.53 * size + 4.5 * size for column in columns)
+        if needed <= width * 72:
+            return across
+    return 1
 
 
 def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:

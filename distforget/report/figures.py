@@ -1,4 +1,4 @@
-"""The paper's figures, one function a kind, named by what it shows: tables in, Figure out.
+"""The paper's figures of text, one function a kind, named by what it shows: tables in, Figure out.
 
 Which number of the paper is drawn by which function is in `figure_numbers.py`. A cell that failed
 or was not run is marked so, and never drawn as zero.
@@ -22,20 +22,16 @@ from distforget.report.figure_style import (
     STATES,
     finish,
     head,
+    mark_diverged,
+    mark_missing,
     method_style,
     outer_labels,
     panels,
+    targets_said,
 )
 from distforget.report.study_tables import NothingToShowError, StudyTables
 from distforget.report.terminal import method_name
 from distforget.study import PLACEBO
-
-GONE = {
-    "failed": ("x", "failed"),
-    "not run": ("|", "not run"),
-    "done": ("_", "nothing to compare with"),
-}
-"""Marker and name of a target without a bar, by the state of its cells."""
 
 
 def differences_by_target(
@@ -70,8 +66,11 @@ def differences_by_target(
         rows = [(e, of[(of["method"] == method) & (of["variant"] == variant)]) for e, of in series]
         states = tables.states(model, method, variant, compared)
         used |= _bars(axes, rows, states, tables.targets)
-        counts.append(rows[0][1]["unlearned"].nunique())
-        said = _said(counts[-1], states, rows[0][1])
+        drawn = rows[0][1]
+        shown = drawn["unlearned"].unique()
+        diverged = drawn.loc[drawn["diverged"], "unlearned"].nunique()
+        counts.append(len(shown))
+        said = targets_said(states, shown, diverged)
         head(axes, f"({i + 1}) {method_name(method, variant)}", said)
         axes.set_xlim(0.3, tables.targets + 0.7)
         axes.axhline(0, color="black", linewidth=0.6)
@@ -173,30 +172,12 @@ def _bars(
         )
         x = of_targets.index.to_numpy() + (k - (len(series) - 1) / 2) * width
         bars = axes.bar(x, of_targets["mean"], width, color=colour, label=name)
-        for bar, diverged in zip(bars, of_targets["diverged"], strict=True):
-            if diverged:
-                bar.set(hatch="//////", edgecolor="black", linewidth=0)
-                used["diverged"] = Patch(facecolor="white", hatch="//////", edgecolor="black")
+        used |= mark_diverged(bars, of_targets["diverged"].tolist())
         if rows["seed"].nunique() > 1:
             lines = axes.vlines(x, of_targets["low"], of_targets["high"], "black", linewidth=0.6)
             used["least to largest of the seeds"] = lines
     missing = states[~states.index.isin(series[0][1]["unlearned"])]
-    for state, (marker, name) in GONE.items():
-        gone = missing.index[missing == state]
-        if len(gone):
-            used[name] = axes.scatter(
-                gone, np.zeros(len(gone)), s=14, marker=marker, color="black", linewidth=0.8,
-                zorder=3, label=name,
-            )  # fmt: skip
+    used |= mark_missing(axes, missing)
     if len(missing) == len(states):
         axes.text(0.5, 0.75, "no results", transform=axes.transAxes, ha="center", color="#555555")
     return used
-
-
-def _said(done: int, states: pd.Series[str], rows: pd.DataFrame) -> str:
-    """How many targets have a bar, and why the others have none."""
-    missing = states[~states.index.isin(rows["unlearned"])]
-    said = [f"{done} of {len(states)} targets"]
-    said += [f"{n} {GONE[state][1]}" for state in GONE if (n := int((missing == state).sum()))]
-    diverged = rows.loc[rows["diverged"], "unlearned"].nunique()
-    return ", ".join([*said, *[f"{diverged} diverged"] * (diverged > 0)])

@@ -71,7 +71,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
-    outer_labels(made, min(len(models), 3), "difference of KM", "")
+    outer_labels(made, min(len(models), 3), f"difference of {tables.score}", "")
     shown: dict[str, Any] = {
         word: Line2D(
             [], [], ls="", marker=marker, color="#333333", mfc="#333333" if filled else "white"
@@ -91,7 +91,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
 
 
 def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
-    """Dose-response of a model: KM after unlearning over dose, one panel a method.
+    """Dose-response of a model: its score after unlearning over dose, one panel a method.
 
     Raises:
         NothingToShowError: the study has two doses or fewer.
@@ -129,7 +129,7 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
             known = f" {interval(slope['lower'], slope['upper'])}".rstrip()
             told = f"slope {slope['slope']:+.3f}{known}, n = {told}"
         head(axes, f"({i + 1}) {state}", told)
-    outer_labels(made, min(len(methods), 2), "dose (similar samples trained on)", "KM")
+    outer_labels(made, min(len(methods), 2), "dose (similar samples trained on)", tables.score)
     used["a method: mean, 95 % interval"] = Line2D([], [], color="#333333", marker="o")
     asked = "the target" if role == "target" else "its similar samples (mean over them)"
     caption = (
@@ -142,7 +142,7 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
 
 
 def memory_and_damage(tables: StudyTables, model: str) -> Figure:
-    """KM of other samples against KM of the unlearned target, a panel a dose, a dot a cell.
+    """Score of other samples against that of the unlearned target, a panel a dose, a dot a cell.
 
     Raises:
         NothingToShowError: no cell of the model is done, or none was asked about other samples.
@@ -189,7 +189,8 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
                 draw(level, **level_look)
                 marks[name] = Line2D([], [], **level_look)
         head(axes, f"dose {dose}", _cells_said(tables, model, dose))
-    outer_labels(made, min(len(doses), 2), "KM of the target (memory)", "KM of other samples")
+    score = tables.score
+    outer_labels(made, min(len(doses), 2), f"{score} of the target (memory)", f"{score} of others")
     caption = (
         f"Large: mean of a method; small: its cells. Best is the corner where the target is as "
         f"before fine-tuning and the others as before unlearning. Model {model}. {tables.about}"
@@ -233,7 +234,7 @@ def _backdrop(axes: Axes, found: pd.DataFrame, position: dict[int, float]) -> di
 
 
 def _memory_and_damage(tables: StudyTables, model: str) -> pd.DataFrame:
-    """A row a done cell: KM of its target and mean KM of the other samples; diverged."""
+    """A row a done cell: score of its target and mean of the other samples; diverged."""
     scores = tables.scores.to_pandas()
     scores = scores[(scores["metric"] == tables.metric) & (scores["model"] == model)]
     scores = scores[scores["variant"] != PLACEBO]

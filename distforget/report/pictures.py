@@ -24,6 +24,11 @@ def pixels_of(row: Mapping[str, Any]) -> Pixels:
     return np.frombuffer(row["pixels"], np.uint8).reshape(shape)
 
 
+def show_pixels(axes: Axes, pixels_HWC: Pixels) -> None:
+    """Draw one image, grey or in colour, black being 0."""
+    axes.imshow(pixels_HWC, cmap="gray", vmin=0, vmax=255)
+
+
 def before_and_after(
     samples: pa.Table, reconstructions: pa.Table, model: str, seed: int = 0
 ) -> Figure:
@@ -89,7 +94,7 @@ def grid(images_NHWC: Pixels, columns: int = 10) -> Figure:
     for axis in axes:
         axis.set_axis_off()
     for axis, image_HWC in zip(axes, images_NHWC, strict=False):
-        axis.imshow(image_HWC, cmap="gray", vmin=0, vmax=255)
+        show_pixels(axis, image_HWC)
     return figure
 
 
@@ -103,6 +108,6 @@ def _show(axis: Axes, row: Mapping[str, Any]) -> None:
     if not row:
         axis.set_xlabel("not done", fontsize=7)
         return
-    axis.imshow(pixels_of(row), cmap="gray", vmin=0, vmax=255)
+    show_pixels(axis, pixels_of(row))
     if "ssim" in row:
         axis.set_xlabel(f"SSIM {row['ssim']:.2f}", fontsize=7)

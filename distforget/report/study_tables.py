@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
 
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment, compare, kind_of
 from distforget.analysis.verdicts import Verdict, verdicts
+from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
 from distforget.plan import Plan
 from distforget.store import Store
+from distforget.study import Study
 
 SHOWN_ONLY = (
     Experiment(
@@ -40,6 +44,18 @@ class NothingToShowError(Exception):
 
 
 @dataclass(frozen=True)
+class Images:
+    """What a study of images has beside the tables of every study."""
+
+    dataset: str
+    """What the paper calls it: MNIST, MNIST noise, FashionMNIST, CIFAR10; else the study's name."""
+    samples: pa.Table
+    reconstructions: pa.Table
+    nearest: Mapping[tuple[str, str], int]
+    """How many samples are unlearned with a target, by method and variant, of enhanced ones."""
+
+
+@dataclass(frozen=True)
 class StudyTables:
     """A study as far as it is done."""
 
@@ -56,6 +72,31 @@ class StudyTables:
     """When the tables were written."""
     note: str = ""
     """Said in every caption, e.g. that the tables are synthetic."""
+    images: Images | None = None
+    """Of a study of images."""
+
+    @property
+    def track(self) -> Track:
+        """Whose study it is."""
+        return "image" if self.images else "text"
+
+    @property
+    def of_images(self) -> Images:
+        """What a study of images has.
+
+        Raises:
+            NothingToShowError: it is a study of text.
+        """
+        if self.images is None:
+            raise NothingToShowError("it needs a study of images")
+        return self.images
+
+    @property
+    def score(self) -> str:
+        """What its scores are called on axes."""
+        if self.images:
+            return "SSIM" if self.metric == "ssim" else self.metric
+        return "KM"
 
     @property
     def doses(self) -> list[int]:
@@ -93,7 +134,8 @@ class StudyTables:
     def about(self) -> str:
         """The end of every caption."""
         note = f" {self.note}." if self.note else ""
-        return f"KM = {self.metric}. Study {self.name}, tables of {self.date}.{note}"
+        score = f"KM = {self.metric}. " if self.track == "text" else ""
+        return f"{score}Study {self.name}, tables of {self.date}.{note}"
 
     def states(self, model: str, method: str, variant: str, doses: Sequence[int]) -> pd.Series[str]:
         """State of each planned target's cells at some doses: failed if any, else not run, done."""
@@ -153,4 +195,29 @@ def read(plan: Plan, store: Store) -> StudyTables:
         scores,
         store.read_study_table(study.name, "cells"),
         datetime.fromtimestamp(written, UTC).date().isoformat(),
+        images=_images(study, store) if study.track == "image" else None,
     )
+
+
+def _images(study: Study, store: Store) -> Images:
+    return Images(
+        name_in_paper(study.dataset),
+        store.read_study_table(study.name, "samples"),
+        store.read_study_table(study.name, "reconstructions"),
+        {
+            (choice.name, choice.variant_name): choice.enhanced.nearest
+            for choice in study.methods
+            if choice.enhanced
+        },
+    )
+
+
+def name_in_paper(dataset: DatasetConfig) -> str:
+    """See `Images.dataset`; a path counts by its last part, whatever its spelling."""
+    if dataset.source == "digits":
+        name = "MNIST"
+    else:
+        plain = re.sub("[^a-z0-9]", "", PurePosixPath(dataset.path).stem.lower())
+        known = {known.lower(): known for known in TORCHVISION_NAMES}
+        name = known.get(plain, dataset.name)
+    return f"{name} noise" if dataset.similarity == "noise" else name
