@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from distforget.analysis.comparisons import EXPERIMENTS, compare
 from distforget.dataset_config import DatasetConfig, image_defaults
-from distforget.report.figure_numbers import draw
+from distforget.report import figure_numbers
+from distforget.report.figure_numbers import Drawn, draw
 from distforget.report.figures_samples import cosine_to_targets, sample_pictures
 from distforget.report.study_tables import (
     NothingToShowError,
@@ -232,6 +233,13 @@ NUMBERED = {
 }
 
 
+@pytest.fixture
+def names_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are listed, and none is drawn."""
+    monkeypatch.setattr(figure_numbers, "_drawn", lambda name, make: Drawn(name, Figure()))
+
+
+@pytest.mark.usefixtures("names_alone")
 @pytest.mark.parametrize("dataset", NUMBERED)
 def test_a_dataset_has_the_papers_number_or_the_first_of_a_kind(
     tables: StudyTables, dataset: str
@@ -260,6 +268,7 @@ def test_a_dataset_is_known_by_the_papers_name(given: dict[str, str], name: str)
     assert name_in_paper(DatasetConfig(**image_defaults(given))) == name
 
 
+@pytest.mark.usefixtures("names_alone")
 def test_figures_of_the_other_track_are_one_line(tables: StudyTables) -> None:
     found = {drawn.name: drawn.lacking for drawn in draw(tables)}
     assert found["figures 11-14, 17, 38-55"] == "drawn from a study of text"
