@@ -20,7 +20,7 @@ app = typer.Typer(
     "forgotten one? Builds similarity-entailed data, fine-tunes, unlearns, asks and compares.",
 )
 for command in (
-    running.run, running.plan, running.status, looking.query, looking.figures,  
+    running.run, running.plan, running.status, looking.query, looking.figures, looking.compare,
     asking.ask, asking.reproduce, asking.reconstruct, running.tune, running.doctor,
 ):  # fmt: skip
     app.command()(command)

@@ -17,19 +17,18 @@ from distforget import schemas
 from distforget.engine.worker import Device, Worker, tuned_state
 from distforget.payload import differences
 from distforget.plan import STAGE_VERSIONS, Plan, Step, cell_name
+from distforget.provenance import recorded
 from distforget.store import Store, StoreError
 from distforget.study import UsageError
-
-FACTS = ("device", "python", "versions", "commit", "host", "seconds")
-"""Of a manifest: what a result may depend on beside its payload, and how long it took."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell left, and where it was computed."""
+    """What a cell left, and where and how fast it was computed."""
 
     tables: Mapping[str, pa.Table]
     facts: Mapping[str, Any]
+    """As `provenance.recorded` gives them, and seconds."""
 
 
 def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result, Result]:
@@ -78,7 +77,7 @@ def _result(step: Step, store: Store) -> Result:
     manifest = store.manifest(step.key)
     return Result(
         {path.stem: schemas.read(path, path.stem) for path in files},
-        {name: manifest.get(name) for name in FACTS},
+        {**recorded(manifest), "seconds": manifest["seconds"]},
     )
 
 

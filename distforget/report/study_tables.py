@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment, compare, kind_of
 from distforget.analysis.verdicts import Verdict, verdicts
-from distforget.plan import Plan
+from distforget.plan import Plan, cell_name
 from distforget.store import Store
+from distforget.study import UsageError
 
 SHOWN_ONLY = (
     Experiment(
@@ -154,3 +155,20 @@ def read(plan: Plan, store: Store) -> StudyTables:
         store.read_study_table(study.name, "cells"),
         datetime.fromtimestamp(written, UTC).date().isoformat(),
     )
+
+
+def read_current(plan: Plan, store: Store) -> StudyTables:
+    """As :func:`read`, but only tables that hold what the study's settings, as they are, come to.
+
+    Raises:
+        UsageError: a cell of table `cells` has another key than the one planned.
+    """
+    tables = read(plan, store)
+    keys = dict(zip(*(tables.cells[name].to_pylist() for name in ("cell", "key")), strict=True))
+    for step in plan.cells:
+        if keys.get(cell_name(step), step.key) != step.key:
+            raise UsageError(
+                f"study {plan.study.name}: its tables were written under other settings (cell "
+                f"{cell_name(step)}); run it again, what is done is not computed twice"
+            )
+    return tables
