@@ -10,14 +10,11 @@ import pyarrow as pa
 
 from distforget.analysis.comparisons import score_range
 from distforget.analysis.intervals import infer
+from distforget.analysis.states import GROUP, STATE, in_order, of_targets, targets_of
 from distforget.analysis.verdicts import decide
 
-STATE = ["phase", "model", "dose", "method", "variant"]
-"""A model state; dose, method and variant are null where the phase has none."""
-GROUP = [*STATE, "role"]
 OF_STATE = [*STATE, "seed", "unlearned"]
 ROW = [*OF_STATE, "role", "target_index", "sample_id"]
-PHASES = ("pre_finetune", "pre_unlearn", "post_unlearn")
 
 EQUAL, ABOUT, HIGHER, LOWER = "equal", "about equal", "B higher", "B lower"
 
@@ -87,8 +84,7 @@ def differences(a: pa.Table, b: pa.Table, metric: str, margin: float) -> pd.Data
     if joined.empty:
         return pd.DataFrame(columns=[*GROUP, "a", "b", "difference", "low", "high", "targets",
                                      "samples", "largest", "word", "reason"])  # fmt: skip
-    seeds = joined.groupby([*GROUP, "target", "seed"], dropna=False)[["a", "b"]].mean()
-    targets = seeds.groupby([*GROUP, "target"], dropna=False).mean()
+    targets = of_targets(joined, GROUP, ["a", "b"])
     targets["difference"] = targets["b"] - targets["a"]
     groups = list(targets.groupby(GROUP, dropna=False))
     least, most = score_range(metric)
@@ -99,15 +95,14 @@ def differences(a: pa.Table, b: pa.Table, metric: str, margin: float) -> pd.Data
     )
     found = targets.groupby(GROUP, dropna=False)[["a", "b", "difference"]].mean()
     found["low"], found["high"], found["targets"] = known.low_G, known.high_G, known.size_G
-    apart = joined["b"].sub(joined["a"]).abs().where(joined["a"] != joined["b"], 0.0)
-    by_group = joined.assign(apart=apart).groupby(GROUP, dropna=False)["apart"]
-    found["samples"], found["largest"] = by_group.size(), by_group.max()
+    same = joined["a"].eq(joined["b"]) | (joined["a"].isna() & joined["b"].isna())
+    apart = joined["b"].sub(joined["a"]).abs().mask(same, 0.0)
+    scored = joined.assign(same=same, apart=apart).groupby(GROUP, dropna=False)
+    found["samples"], found["largest"] = scored.size(), scored["apart"].max()
     directed, about = (decide(known, claim, margin) for claim in ("positive", "zero"))
-    words = [_word(*three) for three in zip(found["largest"] == 0, directed, about, strict=True)]
+    words = [_word(*three) for three in zip(scored["same"].all(), directed, about, strict=True)]
     found["word"], found["reason"] = zip(*words, strict=True)
-    found = found.reset_index()
-    order = found["phase"].map(PHASES.index)
-    return found.loc[order.sort_values(kind="stable").index].reset_index(drop=True)
+    return in_order(found.reset_index())
 
 
 def unpaired(a: pa.Table, b: pa.Table, metric: str) -> tuple[int, int]:
@@ -119,7 +114,7 @@ def unpaired(a: pa.Table, b: pa.Table, metric: str) -> tuple[int, int]:
 
 
 def _scores(scores: pa.Table, metric: str) -> pd.DataFrame:
-    frame = scores.to_pandas()
+    frame: pd.DataFrame = scores.to_pandas()
     return frame.loc[frame["metric"] == metric, [*ROW, "value"]]
 
 
@@ -127,8 +122,8 @@ def _joined(a: pa.Table, b: pa.Table, metric: str) -> pd.DataFrame:
     """Scores of both sides, a row a sample in a cell or state; column target is the pair's."""
     one, other = _scores(a, metric), _scores(b, metric)
     joined = one.rename(columns={"value": "a"}).merge(other.rename(columns={"value": "b"}), on=ROW)
-    joined["target"] = joined["unlearned"].fillna(joined["target_index"])
-    return joined.dropna(subset=["target"])
+    joined["target"] = targets_of(joined)
+    return joined[joined["target"].notna()]
 
 
 def _word(equal: bool, directed: tuple[str, str], about: tuple[str, str]) -> tuple[str, str]:

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 for command in (
     running.run, running.plan, running.status, looking.query, looking.figures, looking.compare,
-    asking.ask, asking.reproduce, asking.reconstruct, running.tune, running.doctor,
+    looking.export, asking.ask, asking.reproduce, asking.reconstruct, running.tune, running.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)

@@ -52,7 +52,8 @@ def query(
     """
     import pyarrow as pa
 
-    from distforget.query import export, select
+    from distforget.query import export as write
+    from distforget.query import select
     from distforget.report.terminal import print_table
     from distforget.store import Store
 
@@ -60,7 +61,7 @@ def query(
     if output is Output.table:
         print_table(found, console, rows)
     else:
-        export(found, output.value, to, sys.stdout.buffer)
+        write(found, output.value, to, sys.stdout.buffer)
 
 
 def figures(
@@ -119,7 +120,7 @@ def compare(
     import pyarrow as pa
 
     from distforget.plan import make_plan
-    from distforget.query import export
+    from distforget.query import export as write
     from distforget.report.differences import compare, print_comparison
     from distforget.store import Store
 
@@ -130,7 +131,27 @@ def compare(
         print_comparison(found, console)
     else:
         table = pa.Table.from_pandas(found.scores, preserve_index=False)
-        export(table, output.value, to, sys.stdout.buffer)
+        write(table, output.value, to, sys.stdout.buffer)
+
+
+def export(
+    study: StudyArgument,
+    folder: Annotated[Path, typer.Argument(help="Folder to write: new, or empty.")],
+    store: StoreOption = Path("results"),
+) -> None:
+    """Write a study's tables for others, with a data card and results of a known form.
+
+    Writes `FOLDER/data/*.parquet` and `FOLDER/README.md`, which `datasets.load_dataset(FOLDER,
+    TABLE)` reads, and `FOLDER/results/MODEL/results_DATE.json` in lm-evaluation-harness's form.
+
+    Example: `distforget export demo demo-data`
+    """
+    from distforget.plan import make_plan
+    from distforget.report.export import export_study
+    from distforget.store import Store
+
+    for path in export_study(make_plan(load_study(study)), Store(store), folder):
+        console.print(f"{path}", soft_wrap=True, highlight=False)
 
 
 def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:

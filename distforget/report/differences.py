@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +19,16 @@ from distforget.analysis.differences import (
     overlap,
     unpaired,
 )
+from distforget.analysis.doses import BEFORE
 from distforget.analysis.settings import Setting, settings
-from distforget.payload import flat
 from distforget.plan import Plan, cell_name
-from distforget.provenance import recorded
-from distforget.report.study_tables import read_current
+from distforget.report.study_tables import facts_of, read_current
 from distforget.report.terminal import interval, method_name
 from distforget.store import Store
 from distforget.study import UsageError
 
 NAMED = 4
 """Cells that are named of those that only one side has."""
-BEFORE = {"pre_finetune": "before fine-tuning", "pre_unlearn": "before unlearning"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Comparison:
     """The smallest difference of the metric that matters; 0 where none was stated."""
     settings: Sequence[Setting]
     methods: int
-    """Methods and variants of A."""
+    """Methods and variants that both plan."""
     shared: Overlap
     alone: tuple[int, int]
     """Scores in shared cells and states that A alone has, and B alone."""
@@ -87,7 +85,7 @@ def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Compar
         metric,
         margin,
         settings(a[0], b[0]),
-        len({(step.about["method"], step.about["variant"]) for step in a[0].cells}),
+        len(_methods(a[0]) & _methods(b[0])),
         shared,
         unpaired(one.scores, other.scores, metric),
         (facts_of(*a, shared.both), facts_of(*b, shared.both)),
@@ -95,19 +93,8 @@ def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Compar
     )
 
 
-def facts_of(plan: Plan, store: Store, cells: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Where some cells were computed: all values that there are of each fact, e.g. device.
-
-    Raises:
-        StoreError: a result is gone or damaged.
-    """
-    wanted = set(cells)
-    found: dict[str, set[str]] = {}
-    for step in plan.cells:
-        if cell_name(step) in wanted:
-            for name, value in flat(recorded(store.manifest(step.key))).items():
-                found.setdefault(name, set()).add(str(value))
-    return {name: tuple(sorted(values)) for name, values in found.items()}
+def _methods(plan: Plan) -> set[tuple[str, str]]:
+    return {(step.about["method"], step.about["variant"]) for step in plan.cells}
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
@@ -164,11 +151,11 @@ def _print_overlap(found: Overlap, alone: tuple[int, int], console: Console) -> 
     console.print(f"cells: {len(found.both)} done on both sides")
     for side, other, names in (("A", "B", found.only_a), ("B", "A", found.only_b)):
         if names:
-            open_ = sum(name in found.unfinished for name in names)
+            left = sum(name in found.unfinished for name in names)
             more = f", ... ({len(names) - NAMED} more)" if len(names) > NAMED else ""
             console.print(
-                f"only {side} has {len(names)} cells: {escape(', '.join(names[:NAMED]))}{more}; of "
-                f"them {other} plans {open_}, which it has not done",
+                f"only {side} has {len(names)} cells: {escape(', '.join(names[:NAMED]))}{more}; "
+                f"{other} plans {left} of them and has not done them",
                 soft_wrap=True,
             )
     if any(alone):
@@ -179,7 +166,7 @@ def _print_overlap(found: Overlap, alone: tuple[int, int], console: Console) -> 
 
 def _print_scores(found: Comparison, console: Console) -> None:
     """A line a model state and role whose scores are not all equal; how many are."""
-    lines, metric = found.scores, found.metric
+    lines, metric, margin = found.scores, found.metric, found.margin
     differing = lines[lines["word"] != EQUAL]
     scores = int(lines["samples"].sum())
     if differing.empty:
@@ -189,7 +176,7 @@ def _print_scores(found: Comparison, console: Console) -> None:
         title=f"differences of {metric}, B minus A, in the same cells and samples",
         caption="means over targets and the 95 % interval of their mean difference (bootstrap over "
         "targets); largest: between two scores of one sample. B higher, B lower = at 5 % over all "
-        f"lines (Holm) and by {found.margin:g} or more; about equal = surely within {found.margin:g}",
+        f"lines (Holm) and by {margin:g} or more; about equal = surely within {margin:g}",
         title_justify="left",
         caption_justify="left",
     )
@@ -223,7 +210,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
         row["role"],
         f"{row['a']:.3f}",
         f"{row['b']:.3f}",
-        escape(f"{row['difference']:+.3f} {interval(row['low'], row['high'])}".rstrip()),
+        escape(f"{row['difference']:+.3f} {interval(row['low'], row['high'], 3)}".rstrip()),
         f"{row['largest']:.3g}",
         str(row["targets"]),
         f"[{colour}]{row['word']}[/{colour}]{reason}",
