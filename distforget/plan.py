@@ -104,6 +104,12 @@ class Plan:
             f"model/dose/method/target/seed, e.g. {cell_name(self.cells[0])}"
         )
 
+    def before(self, cell: Step) -> tuple[Step, Step]:
+        """The fine-tuning that saw a cell's target, and the step that asks its model."""
+        about = {name: cell.about[name] for name in ("model", "dose", "seed")}
+        tuned = next(tuned for tuned in self.finetunes if tuned.about == about)
+        return tuned, next(ask for ask in self.asks if about.items() <= ask.about.items())
+
 
 def cell_name(step: Step) -> str:
     """model/dose/method/target/seed; a variant that is not plain stands behind the method."""

@@ -8,12 +8,15 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+FACTS = ("device", "python", "versions", "commit", "host")
+"""Of a manifest: what its result may depend on beside its payload."""
 PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
 
 
@@ -30,6 +33,11 @@ def facts() -> dict[str, Any]:
         "versions": versions,
         "host": socket.gethostname(),
     }
+
+
+def recorded(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a result, as its manifest holds them; None where it does not."""
+    return {name: manifest.get(name) for name in FACTS}
 
 
 def _commit() -> str | None:

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from distforget import disk, schemas
 from distforget.frozen import NAME_PATTERN, Frozen
+from distforget.payload import Difference, differences
 from distforget.provenance import facts, is_alive, machine
 from distforget.study import UsageError
 
@@ -311,23 +312,18 @@ class Store:
             if self.is_done(path.name):
                 self.drop_work(path.name)
 
-    def nearest(self, step: KeyedStep) -> tuple[str, list[tuple[str, object, object]]] | None:
+    def nearest(self, step: KeyedStep) -> tuple[str, list[Difference]] | None:
         """The result of the same stage whose payload differs in the fewest fields.
 
         Returns:
             Its key and the differences (field, there, here); None if the stage has no result.
         """
-        here = _flat(json.loads(step.payload))
+        here = json.loads(step.payload)
         found = []
         for path in sorted((self.root / "done").glob("*/payload.json")):
-            there = _flat(_read_json(path))
+            there = _read_json(path)
             if there["stage"] == step.stage and path.parent.name != step.key:
-                differences = [
-                    (name, there.get(name), here.get(name))
-                    for name in sorted(here.keys() | there.keys())
-                    if here.get(name) != there.get(name)
-                ]
-                found.append((path.parent.name, differences))
+                found.append((path.parent.name, differences(there, here)))
         return min(found, key=lambda result: len(result[1]), default=None)
 
     def study_table(self, study: str, name: str) -> Path:
@@ -432,13 +428,3 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({error}); delete {path.parent} and run again"
         ) from error
     return found
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, inner in value.items():
-        if isinstance(inner, Mapping):
-            flat |= _flat(inner, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = inner
-    return flat

@@ -1,4 +1,4 @@
-"""Commands that ask a model: in words, or by its weights."""
+"""Commands that load a model: to ask it, in words or by its weights, or to unlearn again."""
 
 from __future__ import annotations
 
@@ -40,6 +40,39 @@ def ask(
     for phase, answer in answers(make_plan(named), cell, asked, Store(store), device):
         table.add_row(phase, escape(answer))
     console.print(table)
+
+
+def reproduce(
+    study: StudyArgument,
+    cell: Annotated[str, typer.Argument(help="A done cell, as in column `cell` of table `cells`.")],
+    store: StoreOption = Path("results"),
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="How far numbers may be apart, times max(1, their size).")
+    ] = 1e-6,
+    rows: Annotated[int, typer.Option(min=1, help="Differing values to print.")] = 20,
+) -> None:
+    """Run a done cell again in a clean place and say whether it comes out as it is stored.
+
+    Starts from the stored data, weights and reference (nothing is fine-tuned again), compares all
+    that the cell left, row by row, and prints both numbers of what differs, and versions and
+    devices of both. Equal or within the tolerance: exit code 0; different: 1. Writes nothing.
+
+    Example: `distforget reproduce demo smollm2/3/NPO_GDN/1/0`
+    """
+    from distforget.analysis.reproduction import compare_values, worst
+    from distforget.engine.reproduce import reproduce as run_again
+    from distforget.plan import make_plan
+    from distforget.report.again import print_facts, print_reproduction
+    from distforget.store import Store
+
+    stored, new = run_again(make_plan(load_study(study)), cell, Store(store), device)
+    values = compare_values(stored.tables, new.tables, tolerance)
+    word = worst(values)
+    print_facts(stored.facts, new.facts, console)
+    print_reproduction(cell, values, word, tolerance, rows, console)
+    if word == "different":
+        raise typer.Exit(1)
 
 
 def reconstruct(

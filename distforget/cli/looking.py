@@ -52,7 +52,8 @@ def query(
     """
     import pyarrow as pa
 
-    from distforget.query import export, select
+    from distforget.query import export as write
+    from distforget.query import select
     from distforget.report.terminal import print_table
     from distforget.store import Store
 
@@ -60,7 +61,7 @@ def query(
     if output is Output.table:
         print_table(found, console, rows)
     else:
-        export(found, output.value, to, sys.stdout.buffer)
+        write(found, output.value, to, sys.stdout.buffer)
 
 
 def figures(
@@ -97,6 +98,60 @@ def figures(
         else:
             for path in figure_style.write(drawn.figure, folder / drawn.name, kinds):
                 console.print(f"{path}", soft_wrap=True, highlight=False)
+
+
+def compare(
+    study_a: Annotated[str, typer.Argument(metavar="STUDY_A", help="Preset or YAML file: A.")],
+    study_b: Annotated[str, typer.Argument(metavar="STUDY_B", help="Preset or YAML file: B.")],
+    store: StoreOption = Path("results"),
+    store_b: Annotated[Path | None, typer.Option(help="Folder of B's results; else A's.")] = None,
+    metric: Annotated[str, typer.Option(help="Score to compare; else A's verify.metric.")] = "",
+    output: Annotated[Output, typer.Option(help="How to write the differences.")] = Output.table,
+    to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
+) -> None:
+    """Hold two studies, or one study in two stores, against each other, cell by cell.
+
+    Prints which settings differ, field by field, which cells only one side has, and B minus A for
+    each model, method, dose and role with a 95 % interval over targets; with --output the
+    differences alone. Writes nothing but the file of --to.
+
+    Example: `distforget compare demo my-demo.yaml --store results --store-b their-results`
+    """
+    import pyarrow as pa
+
+    from distforget.plan import make_plan
+    from distforget.query import export as write
+    from distforget.report.differences import compare, print_comparison
+    from distforget.store import Store
+
+    a = make_plan(load_study(study_a)), Store(store)
+    b = make_plan(load_study(study_b)), Store(store_b or store)
+    found = compare(a, b, metric)
+    if output is Output.table:
+        print_comparison(found, console)
+    else:
+        table = pa.Table.from_pandas(found.scores, preserve_index=False)
+        write(table, output.value, to, sys.stdout.buffer)
+
+
+def export(
+    study: StudyArgument,
+    folder: Annotated[Path, typer.Argument(help="Folder to write: new, or empty.")],
+    store: StoreOption = Path("results"),
+) -> None:
+    """Write a study's tables for others, with a data card and results of a known form.
+
+    Writes `FOLDER/data/*.parquet` and `FOLDER/README.md`, which `datasets.load_dataset(FOLDER,
+    TABLE)` reads, and `FOLDER/results/MODEL/results_DATE.json` in lm-evaluation-harness's form.
+
+    Example: `distforget export demo demo-data`
+    """
+    from distforget.plan import make_plan
+    from distforget.report.export import export_study
+    from distforget.store import Store
+
+    for path in export_study(make_plan(load_study(study)), Store(store), folder):
+        console.print(f"{path}", soft_wrap=True, highlight=False)
 
 
 def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:

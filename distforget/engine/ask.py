@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from distforget import cell
-from distforget.engine.worker import ADAPTER, Device, State, Worker, is_retrained
+from distforget.engine.worker import ADAPTER, Device, State, Worker, is_retrained, tuned_state
 from distforget.plan import Plan, Step, cell_name
 from distforget.store import Store
 from distforget.study import UsageError
@@ -44,22 +44,12 @@ def ask(
     worker.take(State(dataset, model, model.key, None))
     cell.put_back(worker.learner, worker.start)
     yield "pre_finetune", answer()
-    worker.take(_tuned(_before(step, plan), dataset, model, store))
+    worker.take(tuned_state(plan.before(step)[1], store))
     cell.put_back(worker.learner, worker.start)
     yield "pre_unlearn", answer()
-    worker.take(_tuned(step.inputs["finetune"], dataset, model, store))
+    worker.take(tuned_state(step, store))
     _unlearn(worker, step, store.folder(step.key) / ADAPTER)
     yield "post_unlearn", answer()
-
-
-def _before(step: Step, plan: Plan) -> Step:
-    """The fine-tuning that saw the cell's target."""
-    wanted = {name: step.about[name] for name in ("model", "dose", "seed")}
-    return next(tuned for tuned in plan.finetunes if tuned.about == wanted)
-
-
-def _tuned(step: Step, dataset: Step, model: Step, store: Store) -> State:
-    return State(dataset, model, step.key, store.folder(step.key) / "weights.safetensors")
 
 
 def _unlearn(worker: Worker, step: Step, adapter: Path) -> None:

@@ -257,14 +257,8 @@ class _Runner:
         if tuned is None:
             return State(dataset, model, model.key, None)
         path = self.store.folder(tuned.key) / "weights.safetensors"
-        return State(dataset, model, tuned.key, weights.put(path), self._answers(step))
-
-    def _answers(self, step: Step) -> Step | None:
-        """The step that asks the fine-tuned model of the same dose, before a cell does."""
-        if step.stage != "cell":
-            return None
-        about = {name: step.about[name] for name in ("model", "dose", "seed")}
-        return next(ask for ask in self.plan.asks if about.items() <= ask.about.items())
+        answers = self.plan.before(step)[1] if step.stage == "cell" else None
+        return State(dataset, model, tuned.key, weights.put(path), answers)
 
     def run_cells(self) -> None:
         """The grid: as many models and doses to a Tuner as fit into the object store."""

@@ -70,6 +70,17 @@ class State:
     """Earlier answers to the same questions, which serve as drafts if they are there."""
 
 
+def tuned_state(step: Step, store: Store, answers: Step | None = None) -> State:
+    """What a step on a fine-tuned model starts from, read from the store.
+
+    Args:
+        answers: see `State`.
+    """
+    tuned = step.inputs["finetune"].key
+    path = store.folder(tuned) / "weights.safetensors"
+    return State(step.inputs["dataset"], step.inputs["model"], tuned, path, answers)
+
+
 class Worker:
     """One model in memory; the weights of a step are put back at its start."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,9 +15,11 @@ import pyarrow as pa
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment, compare, kind_of
 from distforget.analysis.verdicts import Verdict, verdicts
 from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
-from distforget.plan import Plan
+from distforget.payload import flat
+from distforget.plan import Plan, cell_name
+from distforget.provenance import recorded
 from distforget.store import Store
-from distforget.study import Study
+from distforget.study import Study, UsageError
 
 SHOWN_ONLY = (
     Experiment(
@@ -221,3 +223,35 @@ def name_in_paper(dataset: DatasetConfig) -> str:
         known = {known.lower(): known for known in TORCHVISION_NAMES}
         name = known.get(plain, dataset.name)
     return f"{name} noise" if dataset.similarity == "noise" else name
+
+
+def read_current(plan: Plan, store: Store) -> StudyTables:
+    """As :func:`read`, but only tables that hold what the study's settings, as they are, come to.
+
+    Raises:
+        UsageError: a cell of table `cells` is not planned, or has another key.
+    """
+    tables = read(plan, store)
+    keys = {cell_name(step): step.key for step in plan.cells}
+    for row in tables.cells.select(["cell", "key"]).to_pylist():
+        if keys.get(row["cell"]) != row["key"]:
+            raise UsageError(
+                f"study {plan.study.name}: its tables were written under other settings (cell "
+                f"{row['cell']}); run it again, what is done is not computed twice"
+            )
+    return tables
+
+
+def facts_of(plan: Plan, store: Store, cells: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Where some cells were computed: all values that there are of each fact, e.g. device.
+
+    Raises:
+        StoreError: a result is gone or damaged.
+    """
+    wanted = set(cells)
+    found: dict[str, set[str]] = {}
+    for step in plan.cells:
+        if cell_name(step) in wanted:
+            for name, value in flat(recorded(store.manifest(step.key))).items():
+                found.setdefault(name, set()).add(str(value))
+    return {name: tuple(sorted(values)) for name, values in found.items()}

@@ -325,9 +325,9 @@ def method_name(name: str, variant: str) -> str:
     return name if variant == "plain" else f"{name}+{variant}"
 
 
-def interval(low: float, high: float) -> str:
+def interval(low: float, high: float, digits: int = 2) -> str:
     """'[-0.51, -0.11]'; empty where there is none."""
-    return f"[{low:+.2f}, {high:+.2f}]" if low == low else ""
+    return f"[{low:+.{digits}f}, {high:+.{digits}f}]" if low == low else ""
 
 
 def _change(damage: Damage, metric: str) -> str:

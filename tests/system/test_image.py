@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import datasets
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -12,6 +15,7 @@ from distforget.store import Store
 from distforget.study import load_study
 from tests.conftest import write_study
 from tests.running import Undisturbed, run
+from tests.system.test_bad_input import command
 
 NEAREST = {"nearest": 2, "gamma": 0.0, "paraphrases": 0}
 
@@ -93,3 +97,25 @@ def test_a_second_start_computes_nothing(study: Undisturbed) -> None:
     assert "0 steps computed now" in again.text
     plan, store = make_plan(load_study(str(study.study))), Store(study.store)
     assert all(store.is_done(step.key) for step in plan.steps())
+
+
+@pytest.mark.parametrize("cell", ["mlp/1/retrain/1/0", "mlp/0/relabel_GDN+placebo/1/0"])
+def test_a_cell_of_images_run_again_comes_out_as_it_is_stored(
+    study: Undisturbed, cell: str
+) -> None:
+    code, output = command("reproduce", str(study.study), cell, "--store", str(study.store))
+    assert code == 0, output
+    assert "pixels" in output
+    assert f"cell {cell}: " in output
+
+
+def test_an_export_of_images_has_their_pixels(study: Undisturbed, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code, output = command("export", str(study.study), str(folder), "--store", str(study.store))
+    assert code == 0, output
+    pictures = datasets.load_dataset(
+        str(folder), "reconstructions", split="train", cache_dir=str(tmp_path / "cache")
+    )
+    stored = pq.read_table(study.tables / "reconstructions.parquet")
+    assert pictures["pixels"][:] == stored["pixels"].to_pylist()
+    assert list(folder.glob("results/mlp/results_*.json"))

@@ -25,6 +25,7 @@ FLOORS = (
         "distforget.disk",
         "distforget.schemas",
         "distforget.provenance",
+        "distforget.payload",
     ),
     ("distforget.tracks", "distforget.similarity", "distforget.selection", "distforget.training"),
     ("distforget.plan", "distforget.analysis", "distforget.cell", "distforget.cell_batch"),

@@ -1,0 +1,29 @@
+"""What tells two payloads apart, field by field; knows no stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Difference = tuple[str, object, object]
+"""A field's dotted path, its value on the left and on the right; None: the field is not there."""
+
+
+def differences(left: Mapping[str, object], right: Mapping[str, object]) -> list[Difference]:
+    """The fields in which two nested mappings differ, by name."""
+    one, other = flat(left), flat(right)
+    return [
+        (name, one.get(name), other.get(name))
+        for name in sorted(one.keys() | other.keys())
+        if one.get(name) != other.get(name)
+    ]
+
+
+def flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """A nested mapping by dotted paths."""
+    found: dict[str, object] = {}
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            found |= flat(inner, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = inner
+    return found

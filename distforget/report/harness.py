@@ -1,0 +1,165 @@
+"""A study's scores in the form in which lm-evaluation-harness writes its results; writes no file.
+
+Source: `EvalResults` in lm_eval/result_schema.py and `EvaluationTracker` of version 0.4.13.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from distforget.analysis.doses import BEFORE
+from distforget.analysis.states import STATE, means
+from distforget.plan import STAGE_VERSIONS, Plan, Step
+from distforget.report.study_tables import StudyTables
+from distforget.report.terminal import method_name
+from distforget.study import ModelConfig
+
+LESS_IS_MORE = ("answer_perplexity", "p_value")
+"""Scores that fall as more is known of a sample."""
+NO_MEASURE = ("ssim_null", "ssim_lookalike")
+"""Scores of an attack on other samples, for comparison."""
+SHOULD_STAY = {"target": False, "other": True, "neighbour": True}
+"""Whether what is known of samples of a role should stay; of others it is open."""
+
+
+def results(
+    plan: Plan,
+    tables: StudyTables,
+    model: ModelConfig,
+    facts: Mapping[str, tuple[str, ...]],
+    written: float,
+) -> dict[str, Any]:
+    """One model's results: a task a model state and role, in it each score and its standard error.
+
+    A score is the mean over targets (each the mean over its samples and seeds), its standard error
+    that over targets. `higher_is_better` says what unlearning wants: less known of the target, as
+    much as before of others and neighbours; null where that is open.
+
+    Args:
+        facts: where its cells were computed, as `study_tables.facts_of` gives it.
+        written: time at which the tables were written, in seconds since 1970.
+    """
+    study = plan.study
+    found = means(tables.scores)
+    found = found[found["model"] == model.name]
+    tasks = {_task(state): rows for state, rows in found.groupby([*STATE, "role"], dropna=False)}
+    cells = tables.cells.to_pandas()
+    cells = cells[cells["model"] == model.name]
+    seconds = float(cells[["unlearn_seconds", "ask_seconds"]].sum().sum())
+    metrics = {name: _metrics(rows) for name, rows in tasks.items()}
+    better = {name: _better(rows) for name, rows in tasks.items()}
+    samples = {name: int(rows["samples"].max()) for name, rows in tasks.items()}
+    return {
+        "results": {
+            name: {"name": name, "alias": name, "sample_len": samples[name], **metrics[name]}
+            for name in tasks
+        },
+        "group_subtasks": {name: [] for name in tasks},
+        "configs": {
+            name: {
+                "task": name,
+                "dataset_path": study.dataset.source,
+                "dataset_name": study.dataset.name,
+                "output_type": "generate_until",
+                "num_fewshot": 0,
+                "repeats": study.seeds,
+                "metric_list": [
+                    {"metric": metric, "aggregation": "mean", "higher_is_better": wanted}
+                    for metric, wanted in better[name].items()
+                ],
+                "metadata": _metadata(rows, plan, cells),
+            }
+            for name, rows in tasks.items()
+        },
+        "versions": {
+            name: STAGE_VERSIONS["cell" if _first(rows)["phase"] == "post_unlearn" else "ask"]
+            for name, rows in tasks.items()
+        },
+        "n-shot": dict.fromkeys(tasks, 0),
+        "higher_is_better": better,
+        "n-samples": {name: {"original": n, "effective": n} for name, n in samples.items()},
+        "config": {
+            "model": "distforget",
+            "model_args": {"pretrained": model.path, "study": study.name},
+            "model_dtype": study.dtype,
+            "model_revision": model.revision,
+            "batch_size": str(study.verify.batch_size),
+            "device": ", ".join(facts.get("device", ())) or None,
+            "limit": None,
+            "gen_kwargs": {"max_gen_toks": study.verify.max_new_tokens, "do_sample": False},
+            "random_seed": study.seed,
+        },
+        "git_hash": ", ".join(facts.get("commit", ())),
+        "date": written,
+        "transformers_version": ", ".join(facts.get("versions.transformers", ())),
+        "model_source": "distforget",
+        "model_name": model.path,
+        "model_name_sanitized": model.name,
+        "system_instruction": model.prompt.system,
+        "task_hashes": {},
+        "total_evaluation_time_seconds": str(seconds),
+    }
+
+
+def _task(state: tuple[Any, ...]) -> str:
+    """E.g. 'NPO_GDN_dose_3_target', 'before_fine-tuning_similar'."""
+    phase, _, dose, method, variant, role = state
+    name = BEFORE[phase].replace(" ", "_") if phase in BEFORE else method_name(method, variant)
+    return f"{name}{'' if pd.isna(dose) else f'_dose_{int(dose)}'}_{role}"
+
+
+def _first(rows: pd.DataFrame) -> dict[str, Any]:
+    return {str(name): value for name, value in rows.iloc[0].items()}
+
+
+def _metrics(rows: pd.DataFrame) -> dict[str, float | str]:
+    found: dict[str, float | str] = {}
+    for metric, mean, stderr in zip(rows["metric"], rows["mean"], rows["stderr"], strict=True):
+        found[f"{metric},none"] = _number(mean)
+        found[f"{metric}_stderr,none"] = _number(stderr)
+    return found
+
+
+def _number(value: float) -> float | str:
+    """'N/A', as the harness writes it, for what is no number: JSON has no NaN."""
+    return float(value) if math.isfinite(value) else "N/A"
+
+
+def _better(rows: pd.DataFrame) -> dict[str, bool | None]:
+    stays = SHOULD_STAY.get(_first(rows)["role"])
+    return {
+        metric: None if stays is None or metric in NO_MEASURE else stays != (metric in LESS_IS_MORE)
+        for metric in rows["metric"]
+    }
+
+
+def _metadata(rows: pd.DataFrame, plan: Plan, cells: pd.DataFrame) -> dict[str, Any]:
+    """What the task asks of which state, and of how many cells it is known."""
+    first = _first(rows)
+    about = {name: None if pd.isna(first[name]) else first[name] for name in [*STATE, "role"]}
+    found = {**about, "targets": int(rows["targets"].max())}
+    if about["dose"] is not None:
+        found["dose"] = int(about["dose"])
+    if about["method"] is None:
+        return found
+    planned = [step for step in plan.cells if _is_of(step, found)]
+    mine = cells[["model", "dose", "method", "variant"]].eq(
+        [found[name] for name in ("model", "dose", "method", "variant")]
+    )
+    done = cells[mine.all(axis=1) & cells["state"].eq("done")]
+    settings = ("family", "version", "regulariser", "config", "enhanced")
+    return {
+        **found,
+        "cells_planned": len(planned),
+        "cells_done": len(done),
+        "cells_diverged": int(done["diverged"].sum()),
+        "settings": {name: planned[0].config[name] for name in settings},
+    }
+
+
+def _is_of(step: Step, state: Mapping[str, Any]) -> bool:
+    return all(step.about[name] == state[name] for name in ("model", "dose", "method", "variant"))
