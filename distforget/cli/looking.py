@@ -124,6 +124,8 @@ def compare(
     from distforget.report.differences import compare, print_comparison
     from distforget.store import Store
 
+    if to and output is Output.table:
+        raise UsageError(f"--to {to}: say how with --output: csv, json or parquet")
     a = make_plan(load_study(study_a)), Store(store)
     b = make_plan(load_study(study_b)), Store(store_b or store)
     found = compare(a, b, metric)

@@ -12,6 +12,7 @@ from distforget.store import Store
 from distforget.study import load_study
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed, run
+from tests.system.test_bad_input import command
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +68,16 @@ def test_a_cell_asked_again_answers_as_it_did(study: Undisturbed, name: str) -> 
     assert "pre_unlearn" in asked.text
     (line,) = [line for line in asked.lines if "post_unlearn" in line]
     assert mine["answer"].split("\n")[0][:20].strip() in line
+
+
+@pytest.mark.parametrize("name", ["tiny/3/GA_KLN/2/0", "tiny/3/retrain/1/0"])
+def test_a_cell_of_a_batch_run_again_alone_has_the_same_scores(
+    study: Undisturbed, name: str
+) -> None:
+    arguments = "reproduce", str(study.study), name, "--store", str(study.store)
+    code, output = command(*arguments, "--tolerance", "1e-4")
+    assert code == 0, output
+    assert f"cell {name}: " in output
 
 
 def test_a_cell_that_is_not_there_is_named(study: Undisturbed) -> None:

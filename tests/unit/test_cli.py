@@ -65,3 +65,15 @@ def test_a_folder_without_a_classifier_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli.app, ["reconstruct", str(tmp_path)])
     assert isinstance(result.exception, UsageError)
     assert "config.json" in str(result.exception)
+
+
+def test_studies_of_two_tracks_are_not_compared() -> None:
+    result = CliRunner().invoke(cli.app, ["compare", "demo", "demo-image"])
+    assert isinstance(result.exception, UsageError)
+    assert "compare two of one track" in str(result.exception)
+
+
+def test_a_file_of_differences_wants_a_format() -> None:
+    result = CliRunner().invoke(cli.app, ["compare", "demo", "demo", "--to", "d.csv"])
+    assert isinstance(result.exception, UsageError)
+    assert "--output" in str(result.exception)
