@@ -20,9 +20,8 @@ app = typer.Typer(
     "forgotten one? Builds similarity-entailed data, fine-tunes, unlearns, asks and compares.",
 )
 for command in (
-    running.run, running.plan, running.status, looking.query, looking.figures, looking.report,
-    asking.ask,
-    asking.reconstruct, running.tune, running.doctor,
+    running.run, running.plan, running.status, looking.report, looking.query, looking.figures,
+    asking.ask, asking.reconstruct, running.tune, running.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)

@@ -26,6 +26,8 @@ from distforget.store import MissingTableError, Store
 from distforget.study import UsageError
 from distforget.tracks import track
 
+VEGA = "window.vegaEmbed = vegaEmbed;"
+"""What of the bundle the page uses."""
 STATIC = ("page.css", "page.js", "explorer.js", "charts.js")
 TABLES = ("samples", "training", "answers", "scores", "cells", "comparisons")
 
@@ -93,7 +95,7 @@ def _write_shell(data: dict[str, Any], watched: bool, folder: Path) -> None:
     data["watched"] = version
     disk.write(folder / "data" / "study.js", script("study", data))
     disk.write(folder / "data" / "version.js", script("version", version))
-    disk.write(folder / "vega.js", vl_convert.javascript_bundle().encode())
+    disk.write(folder / "vega.js", vl_convert.javascript_bundle(VEGA).encode())
     static = files(__name__)
     for name in STATIC:
         disk.write(folder / name, (static / name).read_bytes())
@@ -154,4 +156,3 @@ def _put(made: Path, place: Path, before: Path) -> None:
         place.rename(before)
     made.rename(place)
     schemas.sync_folder(place.parent)
-

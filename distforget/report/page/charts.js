@@ -130,7 +130,7 @@ page.charts = {
       const narrow = chart.place.clientWidth < 520;
       const made = await window.vegaEmbed(chart.place, {...spec, datasets}, {
         actions: false, defaultStyle: false, ast: true, renderer: "svg",
-        config: page.charts.config(narrow), tooltip: page.charts.tooltip,
+        config: page.charts.config(narrow), tooltip: page.charts.tooltip, logLevel: 1,
       });
       chart.view = made.view;
       made.view.addEventListener("click", (_, item) => {

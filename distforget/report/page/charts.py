@@ -18,8 +18,13 @@ from distforget.report.study_tables import StudyTables
 from distforget.report.terminal import method_name
 from distforget.study import PLACEBO
 
+Chart = alt.LayerChart | alt.FacetChart
+
 ROW = 22
 """Pixels a line of the forest."""
+SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
+DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1, 2]}
+"""Of Vega, for matplotlib's in `figure_style`."""
 
 
 def specifications(tables: StudyTables) -> dict[str, Any]:
@@ -36,7 +41,7 @@ def specifications(tables: StudyTables) -> dict[str, Any]:
     return {**{name: chart.to_dict() for name, chart in made.items()}, "order": order}
 
 
-def forest(colours: dict[str, str]) -> alt.LayerChart:
+def forest(colours: dict[str, str]) -> Chart:
     """Mean difference and its interval, a line a model, method and dose; a dot a target."""
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False))
     colour = _colour(colours)
@@ -44,7 +49,7 @@ def forest(colours: dict[str, str]) -> alt.LayerChart:
     margin = (
         alt.Chart(alt.NamedData("margin"))
         .mark_rect(opacity=0.12, color="#888888")
-        .encode(x=alt.X("low:Q", title="difference"), x2="high:Q")
+        .encode(x=alt.X("low:Q", title="difference", axis=alt.Axis(tickCount=7)), x2="high:Q")
     )
     zero = alt.Chart(alt.NamedData("margin")).mark_rule(opacity=0.6).encode(x="zero:Q")
     intervals = alt.Chart(lines).mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q", y=y,
@@ -64,9 +69,9 @@ def forest(colours: dict[str, str]) -> alt.LayerChart:
     )
 
 
-def levels(colours: dict[str, str], metric: str) -> alt.LayerChart:
+def levels(colours: dict[str, str], metric: str) -> Chart:
     """What is known of each target in each state, doses beneath each other; a dot a target."""
-    x = alt.X("value:Q", title=metric, scale=alt.Scale(zero=True, nice=True))
+    x = alt.X("value:Q", title=metric, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("line:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False))
     offset = alt.YOffset("offset:Q", scale=alt.Scale(domain=[0, 1]))
     colour = _colour(colours)
@@ -87,25 +92,44 @@ def levels(colours: dict[str, str], metric: str) -> alt.LayerChart:
     return alt.layer(points, intervals, means).properties(width="container", height=alt.Step(26))
 
 
-def doses(colours: dict[str, str], metric: str) -> alt.LayerChart:
+def doses(colours: dict[str, str], metric: str) -> Chart:
     """What is known over the dose: mean with its interval a method, a dot a target."""
     x = alt.X("dose:O", title="dose: similar samples trained on", axis=alt.Axis(labelAngle=0))
     y = alt.Y("value:Q", title=metric)
-    colour = _colour(colours)
+    beside = alt.XOffset("state:N", sort=list(colours))
+    names = [name for name in colours if name != PLACEBO]
+    legend = alt.Legend(title=None, orient="bottom", columns=3, symbolSize=80)
+    scale = alt.Scale(domain=names, range=[colours[name] for name in names])
+    colour = alt.Color("state:N", scale=scale, legend=legend)
+    looks = [_look(name) for name in names]
+    shape = alt.Shape(
+        "state:N", scale=alt.Scale(domain=names, range=[s for s, _ in looks]), legend=legend
+    )
+    dash = alt.StrokeDash(
+        "state:N", scale=alt.Scale(domain=names, range=[d for _, d in looks]), legend=None
+    )
     points = (
         alt.Chart(alt.NamedData("points"), name="targets")
-        .mark_point(size=30, filled=True, opacity=0.35, cursor="pointer")
-        .encode(x=x, y=y, color=colour, xOffset="state:N", tooltip="told:N", description="told:N")
+        .mark_point(size=28, filled=True, opacity=0.3, cursor="pointer")
+        .encode(x=x, y=y, xOffset=beside, color=colour, shape=shape, tooltip="told:N",
+                description="told:N")
+    )  # fmt: skip
+    base = alt.Chart(alt.NamedData("lines")).encode(x=x, xOffset=beside, color=colour)
+    lines = base.mark_line(opacity=0.7).encode(y="mean:Q", strokeDash=dash)
+    ends = base.mark_rule().encode(y="lower:Q", y2="upper:Q")
+    means = base.mark_point(size=70, filled=True, opacity=1).encode(
+        y="mean:Q", shape=shape, tooltip="told:N"
     )
-    base = alt.Chart(alt.NamedData("lines"))
-    lines = base.mark_line(point=False).encode(x=x, y="mean:Q", color=colour, detail="state:N")
-    ends = base.mark_rule(opacity=0.6).encode(
-        x=x, xOffset="state:N", y="lower:Q", y2="upper:Q", color=colour
-    )
-    means = base.mark_point(size=60, filled=True, opacity=1).encode(
-        x=x, y="mean:Q", color=colour, tooltip="told:N"
-    )
-    return alt.layer(points, lines, ends, means).properties(width="container", height=320)
+    return alt.layer(points, lines, ends, means).properties(width="container", height=340)
+
+
+def _look(state: str) -> tuple[str, list[int]]:
+    """Shape and dash of a method by its regulariser, and of its variants."""
+    method, _, variant = state.partition("+")
+    if variant or state in BEFORE.values():
+        return ("cross" if variant else "circle"), [1, 3]
+    _, marker, line = method_style(method)
+    return SHAPES[marker], DASHES[line]
 
 
 def rows(tables: StudyTables) -> dict[str, dict[str, Any]]:

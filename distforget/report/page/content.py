@@ -154,7 +154,7 @@ def _damage(found: Sequence[Damage], metric: str) -> dict[str, Any]:
         "rows": [
             [
                 d.role, d.model, method_name(d.method, d.variant), str(d.dose),
-                *(f"{d.before[m]:.2f} → {d.after[m]:.2f}" if m in d.before else "" for m in metrics),
+                *(_change(d, m) for m in metrics),
                 f"{d.diverged} of {d.cells}",
             ]
             for d in found
@@ -162,11 +162,20 @@ def _damage(found: Sequence[Damage], metric: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _change(damage: Damage, metric: str) -> str:
+    if metric not in damage.before:
+        return ""
+    return f"{damage.before[metric]:.2f} → {damage.after[metric]:.2f}"
+
+
 def _control(found: pd.DataFrame, metric: str) -> dict[str, Any]:
     return {
         "title": "Control: can the score tell trained from never-trained samples?",
-        "caption": f"{metric} before unlearning; without a gap here nothing can be said of targets.",
-        "columns": ["model", "dose", "trained", "never trained", "AUC", "TPR at 1 % FPR", "n", "n never trained"],
+        "caption": f"{metric} before unlearning; with no gap here nothing can be said of targets.",
+        "columns": [
+            "model", "dose", "trained", "never trained", "AUC", "TPR at 1 % FPR", "n",
+            "n never trained",
+        ],
         "words": 1,
         "rows": [
             [

@@ -195,7 +195,16 @@ page.explorer = {
   // The answer with the words that it shares with the true one marked.
   marked(answer, truth) {
     if (!answer) return [page.make("em", {}, "empty")];
-    return page.explorer.words(answer).map((word) =>
-      word.key && truth.has(word.key) ? page.make("mark", {}, word.text) : document.createTextNode(word.text));
+    const pieces = page.explorer.words(answer);
+    const shared = (piece) => Boolean(piece && piece.key && truth.has(piece.key));
+    const runs = [];
+    pieces.forEach((piece, i) => {
+      // A space between two shared words is marked with them.
+      const mark = shared(piece) || (piece.text === " " && shared(pieces[i - 1]) && shared(pieces[i + 1]));
+      const last = runs[runs.length - 1];
+      if (last && last.mark === mark) last.text += piece.text;
+      else runs.push({mark, text: piece.text});
+    });
+    return runs.map((run) => (run.mark ? page.make("mark", {}, run.text) : run.text));
   },
 };

@@ -78,7 +78,8 @@ def _of(frame: pd.DataFrame, target: int) -> pd.DataFrame:
     """Rows about one target: its family and the others, before, and after it was unlearned."""
     after = frame["phase"] == "post_unlearn"
     family = (frame["target_index"] == target) | (frame["role"] == "other")
-    return frame[family & (~after | (frame["unlearned"] == target))]
+    found: pd.DataFrame = frame[family & (~after | (frame["unlearned"] == target))]
+    return found
 
 
 def _states(
@@ -110,13 +111,13 @@ def _listed(ids: Any, values: Any, place: Mapping[int, int]) -> list[Any]:
     return found
 
 
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+def _sample(row: Mapping[Any, Any]) -> dict[str, Any]:
     image = {"picture": _picture(row)} if isinstance(row["pixels"], bytes) else {}
     question = row["question"] if isinstance(row["question"], str) else None
     return {"role": row["role"], "question": question, "answer": row["answer"], **image}
 
 
-def _picture(row: Mapping[str, Any]) -> str:
+def _picture(row: Mapping[Any, Any]) -> str:
     """A PNG of a row's pixels, as a data: URI."""
     pixels = pixels_of(row)
     buffer = io.BytesIO()

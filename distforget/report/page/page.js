@@ -119,8 +119,9 @@ const page = {
       "targets; none for fewer than 3). Supported or contradicted: at 5 % over all lines of a " +
       `claim (Holm) and by ${study.margin} or more. A line opens the answers behind it.`);
     fill("claims", ...study.claims.map((claim, number) => page.claim(claim, number)));
-    fill("findings", ...study.findings.map((table) => make("section", {class: "finding"},
-      make("h3", {}, table.title), make("p", {class: "note"}, table.caption),
+    fill("findings", ...study.findings.map((table) => make("details",
+      {class: "finding", open: table.rows.length <= 12},
+      make("summary", {}, make("h3", {}, table.title)), make("p", {class: "note"}, table.caption),
       page.table(table.columns, table.rows, table.words, table.title))));
   },
 

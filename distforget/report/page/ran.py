@@ -14,7 +14,7 @@ from distforget.store import Store
 
 
 def what_ran(plan: Plan, store: Store, cells: pa.Table) -> dict[str, Any]:
-    """Fields of the study, stages with their time, where and by which versions, cells in trouble."""
+    """The study's fields, stages with their time, versions and hosts, and cells in trouble."""
     there = store.done(step.key for step in plan.steps())
     manifests = {step.key: store.manifest(step.key) for step in plan.steps() if step.key in there}
     stages, places = [], dict[tuple[str, ...], int]()

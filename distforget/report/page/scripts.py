@@ -19,7 +19,7 @@ def script(name: str, data: Any) -> bytes:
 
 
 def number(value: float | None) -> float | str | None:
-    """A number to four digits, as JSON can hold it: what is infinite in words, what is none as null."""
+    """A number to four digits as JSON holds it: infinity in words, what is none as null."""
     if value is None or math.isnan(value):
         return None
     return float(f"{value:.4g}") if math.isfinite(value) else str(value)

@@ -74,15 +74,15 @@ def lead(tables: StudyTables) -> list[str]:
     if not found:
         return ["Nothing can be compared yet: no cell is done."]
     said = []
-    main = [v for v in found if v.experiment.quantity == "dose-dose"]
+    main = [v for v in found if v.experiment.quantity == "dose-dose" and v.method != "retrain"]
     if main:
         rises = [v.estimate for v in main]
-        more = sum(r > 0 for r in rises)
+        more = sum(rise >= tables.margin for rise in rises)
+        what = "methods" if len(tables.paths) == 1 else "pairs of model and method"
         said.append(
-            f"With the similar samples in the data, {more} of "
-            f"{counted(len(main), 'combination')} of model and method know more of the target "
-            f"after it was unlearned than without them: {tables.metric} differs by "
-            f"{signed(min(rises))} to {signed(max(rises))}."
+            f"With the similar samples in the data, {more} of {len(main)} {what} know more of the "
+            f"target after it was unlearned than without them, by {tables.margin:g} or more in "
+            f"{tables.metric}; the differences are {signed(min(rises))} to {signed(max(rises))}."
         )
     words = Counter(v.word for v in found)
     reasons = Counter(v.reason for v in found if v.reason)
@@ -90,8 +90,8 @@ def lead(tables: StudyTables) -> list[str]:
         f"{n} {REASONS[r].format(margin=tables.margin)}" for r, n in reasons.most_common()
     )
     said.append(
-        f"Of {counted(len(found), 'verdict')} {words['supported']} are supported, "
-        f"{words['contradicted']} contradicted and {words['undecided']} undecided"
+        f"{counted(len(found), 'verdict')}: {words['supported']} supported, "
+        f"{words['contradicted']} contradicted, {words['undecided']} undecided"
         + (f" ({why})." if why else ".")
     )
     return said
