@@ -134,7 +134,8 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
                 yield _drawn(f"{name}-{model}", partial(make, tables, model))
     if wanted in ("", "verdicts"):
         for experiment in EXPERIMENTS:
-            name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
+            e = experiment
+            name = f"verdicts-{e.name}-{e.role}-{e.quantity}-{e.dose}"
             yield _drawn(name, partial(verdict_forest, tables, experiment))
     if not wanted:
         reasons = {number: why for why, numbers in MISSING.items() for number in numbers}

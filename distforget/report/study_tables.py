@@ -58,6 +58,11 @@ class StudyTables:
     """Said in every caption, e.g. that the tables are synthetic."""
 
     @property
+    def track(self) -> str:
+        """text or image; text while nothing is done."""
+        return str(self.scores["track"][0]) if len(self.scores) else "text"
+
+    @property
     def doses(self) -> list[int]:
         """Doses planned, in rising order."""
         return sorted(int(dose) for dose in self.planned["dose"].unique())

@@ -131,21 +131,23 @@ def _figures(
 ) -> list[dict[str, str]]:
     """The paper's figures that the study can feed, and pictures of images: their files."""
     return [
-        {"name": paths[0].stem, **{p.suffix[1:]: f"figures/{p.name}" for p in paths}}
-        for paths in _drawn(drawn, tables, folder)
+        {"title": title, **{p.suffix[1:]: f"figures/{p.name}" for p in paths}}
+        for title, paths in _drawn(drawn, tables, folder)
     ]
 
 
 def _drawn(
     drawn: study_tables.StudyTables, tables: Mapping[str, pa.Table], folder: Path
-) -> Iterator[list[Path]]:
+) -> Iterator[tuple[str, list[Path]]]:
+    """Title and files of each."""
     if "reconstructions" in tables and "samples" in tables:
-        yield from ([path] for path in write_pictures(
-            tables["samples"], tables["reconstructions"], folder
-        ))  # fmt: skip
+        for path in write_pictures(tables["samples"], tables["reconstructions"], folder):
+            model, seed = path.stem.removeprefix("pictures-").rsplit("-", 1)
+            yield f"Originals, before and after unlearning: {model}, seed {seed}", [path]
     for one in figure_numbers.draw(drawn):
         if one.figure is not None:
-            yield figure_style.write(one.figure, folder / one.name, ["svg", "png"])
+            title = " ".join(one.figure.texts[0].get_text().split())
+            yield title, figure_style.write(one.figure, folder / one.name, ["svg", "png"])
 
 
 def _put(made: Path, place: Path, before: Path) -> None:

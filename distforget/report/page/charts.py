@@ -20,6 +20,7 @@ from distforget.study import PLACEBO
 
 Chart = alt.LayerChart | alt.FacetChart
 
+FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
 ROW = 22
 """Pixels a line of the forest."""
 SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
@@ -89,7 +90,9 @@ def levels(colours: dict[str, str], metric: str) -> Chart:
         .mark_tick(thickness=3, size=20, opacity=1)
         .encode(x="mean:Q", y=y, color=colour, tooltip="told:N")
     )
-    return alt.layer(points, intervals, means).properties(width="container", height=alt.Step(26))
+    return alt.layer(points, intervals, means).properties(
+        width="container", autosize=FIT, height=alt.Step(26)
+    )
 
 
 def doses(colours: dict[str, str], metric: str) -> Chart:
@@ -120,7 +123,9 @@ def doses(colours: dict[str, str], metric: str) -> Chart:
     means = base.mark_point(size=70, filled=True, opacity=1).encode(
         y="mean:Q", shape=shape, tooltip="told:N"
     )
-    return alt.layer(points, lines, ends, means).properties(width="container", height=340)
+    return alt.layer(points, lines, ends, means).properties(
+        width="container", autosize=FIT, height=340
+    )
 
 
 def _look(state: str) -> tuple[str, list[int]]:

@@ -71,7 +71,8 @@ def _asked(table: pa.Table, text: bool) -> pd.DataFrame:
     """Rows of the roles that are shown, with a state that has no nulls."""
     frame = table.to_pandas()
     frame = frame[frame["role"].isin(ROLES if text else ROLES[:3])]
-    return frame.fillna(NO_STATE).astype({"dose": int, "seed": int})
+    found: pd.DataFrame = frame.fillna(NO_STATE).astype({"dose": int, "seed": int})
+    return found
 
 
 def _of(frame: pd.DataFrame, target: int) -> pd.DataFrame:

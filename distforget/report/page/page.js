@@ -165,8 +165,8 @@ const page = {
       return;
     }
     fill("figure-list", ...study.figures.map((figure) => make("details", {class: "figure"},
-      make("summary", {}, figure.name),
-      make("img", {src: figure.svg || figure.png, alt: `Figure ${figure.name}`, loading: "lazy"}),
+      make("summary", {}, figure.title),
+      make("img", {src: figure.svg || figure.png, alt: figure.title, loading: "lazy"}),
       make("p", {}, ...["svg", "png"].filter((kind) => figure[kind]).map((kind) =>
         make("a", {href: figure[kind], download: true}, kind))))));
   },

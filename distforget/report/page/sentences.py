@@ -52,17 +52,13 @@ def claim(experiment: Experiment, found: Sequence[Verdict]) -> str:
     """A claim's verdicts in one sentence."""
     words = Counter(v.word for v in found)
     said = ", ".join(f"{name} {words[name]}" for name in sorted(words, key=ORDER.index))
-    estimates = sorted(v.estimate for v in found)
-    span = signed(estimates[0])
-    if signed(estimates[-1]) != span:
-        span = f"from {span} to {signed(estimates[-1])}"
     reasons = Counter(v.reason for v in found if v.reason)
     why = f" ({'; '.join(REASONS[r].format(margin=found[0].margin) for r in reasons)})" * (
         len(words) == 1 and bool(reasons)
     )
     of = f"all {len(found)}" if len(found) > 1 else "the only one"
     begins = f"{said.split()[0]} for {of}{why}" if len(words) == 1 else f"{said} of {len(found)}"
-    return f"{begins[0].upper()}{begins[1:]}; difference {span}."
+    return f"{begins[0].upper()}{begins[1:]}; {span([v.estimate for v in found])}."
 
 
 ORDER = ["supported", "contradicted", "undecided"]
@@ -74,15 +70,17 @@ def lead(tables: StudyTables) -> list[str]:
     if not found:
         return ["Nothing can be compared yet: no cell is done."]
     said = []
-    main = [v for v in found if v.experiment.quantity == "dose-dose" and v.method != "retrain"]
+    main = [v for v in found if v.experiment.quantity == "dose-dose"]
+    if tables.track == "text":  # there it is the reference, in images the method of the paper
+        main = [v for v in main if v.method != "retrain"]
     if main:
         rises = [v.estimate for v in main]
         more = sum(rise >= tables.margin for rise in rises)
         what = "methods" if len(tables.paths) == 1 else "pairs of model and method"
         said.append(
-            f"With the similar samples in the data, {more} of {len(main)} {what} know more of the "
-            f"target after it was unlearned than without them, by {tables.margin:g} or more in "
-            f"{tables.metric}; the differences are {signed(min(rises))} to {signed(max(rises))}."
+            f"With the similar samples in the data, more of the target is left after unlearning "
+            f"than without them for {more} of {len(main)} {what} (by {tables.margin:g} or more in "
+            f"{tables.metric}; {span(rises)})."
         )
     words = Counter(v.word for v in found)
     reasons = Counter(v.reason for v in found if v.reason)
@@ -117,9 +115,15 @@ def reference(tables: StudyTables) -> str:
     return f"{said}; for the others it is missing." if there < targets else f"{said}."
 
 
+def span(differences: Sequence[float]) -> str:
+    """'differences −0.20 to +0.53', or the only one."""
+    least, most = signed(min(differences)), signed(max(differences))
+    return f"difference {least}" if least == most else f"differences {least} to {most}"
+
+
 def signed(value: float) -> str:
     """A difference with its sign: +0.53, −0.20."""
-    return f"{value:+.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:+.2f}".replace("-", "−")
 
 
 def counted(count: int, what: str) -> str:
