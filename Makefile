@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test faults lint bench bench-cells clean
+.PHONY: demo test browser faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
 	$(BIN)/distforget run demo-image --store results
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+# The page in a real browser: needs Chromium and chromedriver (Debian: chromium-driver).
+browser: $(INSTALLED)
+	$(BIN)/python -m pytest -m browser tests/system/test_page_browser.py
 
 # FAULTS_TABLE=benchmarks/faults.md writes the table there.
 faults: $(INSTALLED)
@@ -26,6 +30,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/finetune.py --quick
+	$(BIN)/python benchmarks/page.py
 
 bench-cells: $(INSTALLED)
 	$(BIN)/python benchmarks/cells.py

@@ -49,9 +49,9 @@ def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> 
     """
     buffer = io.BytesIO()
     if output == "csv":
-        pyarrow.csv.write_csv(_in_base64(table), buffer)
+        pyarrow.csv.write_csv(in_text(table), buffer)
     elif output == "json":
-        _in_base64(table).to_pandas().to_json(buffer, orient="records", lines=True)
+        in_text(table).to_pandas().to_json(buffer, orient="records", lines=True)
     else:
         pyarrow.parquet.write_table(table, buffer)
     if not to:
@@ -66,7 +66,8 @@ def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> 
         raise UsageError(f"--to {to}: cannot write: {error.strerror}") from error
 
 
-def _in_base64(table: pa.Table) -> pa.Table:
+def in_text(table: pa.Table) -> pa.Table:
+    """The table with bytes, such as pixels, in base64."""
     for place, field in enumerate(table.schema):
         if pa.types.is_binary(field.type):
             texts = [v and base64.b64encode(v).decode() for v in table[field.name].to_pylist()]

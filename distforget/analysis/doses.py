@@ -29,7 +29,7 @@ def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
         seeds; of placebo: cells), lower, upper (95 % interval of the mean over targets; NaN for
         fewer than 3).
     """
-    each = _each(scores, metric, role)
+    each = by_target(scores, metric, role)
     by = ["model", "state", "dose"]
     found = each.groupby(by).agg(["mean", "min", "max", "size"])
     found.columns = pd.Index(["mean", "low", "high", "n"])
@@ -50,7 +50,7 @@ def slopes(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
         Columns model, state, slope, lower, upper (95 % interval; NaN for fewer than 3 targets),
         targets.
     """
-    each = _each(scores, metric, role).rename("value").reset_index()
+    each = by_target(scores, metric, role).rename("value").reset_index()
     each = each[~each["state"].isin([PLACEBO, BEFORE["pre_finetune"]])]
     of_targets = each.groupby(["model", "state", "target_index", "dose"])["value"].mean()
     fitted = of_targets.groupby(["model", "state", "target_index"]).apply(_slope).dropna()
@@ -73,8 +73,8 @@ def _slope(scores: pd.Series[float]) -> float:
     return float(x @ scores.to_numpy() / (x @ x)) if len(x) > 1 else float("nan")
 
 
-def _each(scores: pa.Table, metric: str, role: str) -> pd.Series[float]:
-    """Scores by model, state, dose, method, seed and target_index."""
+def by_target(scores: pa.Table, metric: str, role: str) -> pd.Series[float]:
+    """Scores by model, state, dose, method, seed and target_index; states as in `dose_response`."""
     frame = scores.to_pandas()
     frame = frame[(frame["metric"] == metric) & (frame["role"] == role)]
     after = own_targets(frame)

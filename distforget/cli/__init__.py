@@ -20,8 +20,9 @@ app = typer.Typer(
     "forgotten one? Builds similarity-entailed data, fine-tunes, unlearns, asks and compares.",
 )
 for command in (
-    running.run, running.plan, running.status, looking.query, looking.figures, looking.compare,
-    looking.export, asking.ask, asking.reproduce, asking.reconstruct, running.tune, running.doctor,
+    running.run, running.plan, running.status, looking.report, looking.query, looking.figures,
+    looking.compare, looking.export, asking.ask, asking.reproduce, asking.reconstruct, running.tune,
+    running.doctor,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)

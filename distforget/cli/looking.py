@@ -168,3 +168,30 @@ def list_(what: Annotated[What, typer.Argument(help="What to list.")]) -> None:
     for row in rows:
         listed.add_row(*row)
     console.print(listed)
+
+
+def report(
+    study: StudyArgument,
+    watch: Annotated[
+        bool, typer.Option(help="Serve it on 127.0.0.1 and renew it while the study runs.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of --watch; 0: a free one.")] = 0,
+    store: StoreOption = Path("results"),
+) -> None:
+    """Write a page of a study: verdicts, charts, every answer, what ran, all tables and figures.
+
+    Writes `STORE/studies/NAME/report/index.html`; it opens from disk, without server or network.
+
+    Example: `distforget report demo`
+    """
+    from distforget.plan import make_plan
+    from distforget.report.page import write_report
+    from distforget.report.page.watch import watch as serve
+    from distforget.store import Store
+
+    made = make_plan(load_study(study))
+    if watch:
+        serve(made, Store(store), port, lambda said: console.print(said, soft_wrap=True))
+    else:
+        path = write_report(made, Store(store))
+        console.print(f"page: {path}", soft_wrap=True, highlight=False)

@@ -53,14 +53,15 @@ def run(
 ) -> None:
     """Run a study: what is done already is not computed again.
 
-    Writes `STORE/studies/NAME/*.parquet` and prints the verdicts. Killed at any moment, the same
-    command goes on where it was.
+    Writes `STORE/studies/NAME/*.parquet` and a page of them, and prints the verdicts. Killed at any
+    moment, the same command goes on where it was.
 
     Example: `distforget run demo --store results`
     """
     from distforget.plan import make_plan
     from distforget.report.findings import print_findings
     from distforget.report.terminal import Progress, print_summary
+    from distforget.store import Store
 
     placement = placement_of(
         store=store,
@@ -95,6 +96,10 @@ def run(
             summary.tables["samples"], summary.tables["reconstructions"], folder
         ):
             console.print(f"picture: {path}")
+    from distforget.report.page import write_report
+
+    page = write_report(plan, Store(store))
+    console.print(f"page: {page}", soft_wrap=True, highlight=False)
     if summary.planned - summary.done > placement.tolerated_failures:
         raise typer.Exit(1)
 

@@ -215,7 +215,8 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
     if wanted in ("", "verdicts"):
         for experiment in EXPERIMENTS:
             if experiment.track in ("", tables.track):
-                name = _verdicts_name(experiment)
+                e = experiment
+                name = f"verdicts-{e.name}-{e.role}-{e.quantity}-{e.dose}"
                 yield _drawn(name, partial(verdict_forest, tables, experiment))
     numbers = sorted(number for kind in strange for number in kind.numbers)
     if not wanted or wanted in map(str, numbers):
@@ -237,14 +238,6 @@ def _figures(numbers: Sequence[int]) -> str:
         for first in ends
         if first - 1 not in numbers
     )
-
-
-def _verdicts_name(experiment: Experiment) -> str:
-    """Name of a claim's forest; with its dose where another claim differs in the dose alone."""
-    name = f"verdicts-{experiment.name}-{experiment.role}-{experiment.quantity}"
-    of_claim = (experiment.name, experiment.role, experiment.quantity)
-    alike = [e for e in EXPERIMENTS if (e.name, e.role, e.quantity) == of_claim]
-    return name if len(alike) == 1 else f"{name}-{experiment.dose}"
 
 
 def _of_paper(tables: StudyTables, kind: OfPaper, wanted: str) -> Iterator[Drawn]:

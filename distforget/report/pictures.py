@@ -18,7 +18,7 @@ from distforget.report.figure_style import formats, write
 Pixels = npt.NDArray[np.uint8]
 
 
-def pixels_of(row: Mapping[str, Any]) -> Pixels:
+def pixels_of(row: Mapping[Any, Any]) -> Pixels:
     """[H, W, C] bytes of a row of `samples` or `reconstructions`."""
     shape = (int(row["height"]), int(row["width"]), int(row["channels"]))
     return np.frombuffer(row["pixels"], np.uint8).reshape(shape)

@@ -189,7 +189,7 @@ def test_captions_say_what_was_drawn(tables: StudyTables) -> None:
 
 def test_the_forest_holds_estimates_and_intervals(tables: StudyTables) -> None:
     experiment = next(e for e in EXPERIMENTS if (e.name, e.quantity) == ("E4", "dose-dose"))
-    figure = one(tables, "verdicts", "verdicts-E4-target-dose-dose")
+    figure = one(tables, "verdicts", "verdicts-E4-target-dose-dose-all")
     (axes,) = figure.axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["GA_KLN", "NPO_GDN", "TV"]

@@ -286,7 +286,7 @@ def test_verdicts_of_images_are_all_drawn_under_names_of_their_own(tables: Study
     assert len({drawn.name for drawn in found}) == len(found)
     shown = {drawn.name: drawn.figure for drawn in found if drawn.figure}
     assert {f"verdicts-E2-target-post-pre_unlearn-{dose}" for dose in ("all", "none")} <= set(shown)
-    figure = shown["verdicts-E1-similar-post-pre_unlearn"]
+    figure = shown["verdicts-E1-similar-post-pre_unlearn-all"]
     assert figure.axes[0].get_xlabel() == "difference of SSIM"
     assert "KM" not in text(figure)
 
