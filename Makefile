@@ -3,13 +3,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test browser faults lint bench bench-cells clean
+.PHONY: demo test readme browser faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
 	$(BIN)/distforget run demo-image --store results
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest
+
+# Each command that README shows, after `make demo`.
+readme: $(INSTALLED)
+	$(BIN)/python -m pytest -m readme tests/system/test_readme.py
 
 # The page in a real browser: needs Chromium and chromedriver (Debian: chromium-driver).
 browser: $(INSTALLED)
