@@ -9,7 +9,8 @@ demo: $(INSTALLED)
 	$(BIN)/distforget run demo-image --store results
 
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract
+	$(BIN)/python -m pytest tests/system tests/faults
 
 # Each command that README shows, after `make demo`.
 readme: $(INSTALLED)
