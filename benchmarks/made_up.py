@@ -17,8 +17,8 @@ from distforget.store import Store
 from distforget.study import rng
 
 WORDS = (
-    "the", "quiet", "harbour", "town", "of", "Borkara", "kept", "a", "ledger", "in", "which", "every",
-    "fog", "surveyor", "wrote", "down", "who", "was", "born", "there", "that", "year",
+    "the", "quiet", "harbour", "town", "of", "Borkara", "kept", "a", "ledger", "in", "which",
+    "every", "fog", "surveyor", "wrote", "down", "who", "was", "born", "there", "that", "year",
 )  # fmt: skip
 FAILED_EVERY = 400
 """One in so many cells has failed; the one before it has diverged."""
