@@ -241,6 +241,19 @@ def test_the_command_prints_the_path(tmp_path: Path, written: tuple[Plan, Store,
     assert result.output.split() == ["page:", str(written[2] / "index.html")]
 
 
+def test_a_watched_page_is_renewed_and_the_last_one_is_whole(tmp_path: Path) -> None:
+    plan, store = make_plan(Study.model_validate(study(doses=[0, "all"]))), Store(tmp_path)
+    made_up.fill(plan, store)
+    folder = write_report(plan, store, watched=True).parent
+    first = content(folder, "version")
+    assert first
+    assert content(folder, "study")["watched"] == first
+    assert not (folder / "figures").exists()
+    write_report(plan, store)
+    assert content(folder, "version") == content(folder, "study")["watched"] == ""
+    assert (folder / "figures").is_dir()
+
+
 def test_a_watched_page_is_for_this_machine_alone(written: tuple[Plan, Store, Path]) -> None:
     server = serve(written[2].parent, 0)
     try:

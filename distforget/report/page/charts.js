@@ -150,6 +150,12 @@ page.charts = {
       const item = path.__data__;
       return item && item.datum && item.datum.href;
     });
+    if (place.classList.contains("forest")) {
+      // Means lie above the dots, but a click is for the dot: sentences below say the means.
+      place.querySelectorAll(".mark-symbol path:not([tabindex]), .mark-rule line").forEach((mark) => {
+        if (!dots.includes(mark)) mark.setAttribute("pointer-events", "none");
+      });
+    }
     dots.forEach((dot, i) => {
       dot.setAttribute("tabindex", i ? "-1" : "0");
       dot.setAttribute("role", "link");

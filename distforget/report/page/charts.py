@@ -70,7 +70,7 @@ def forest(colours: dict[str, str]) -> Chart:
         .mark_point(size=38, opacity=0.5, **DOT)
         .encode(x="value:Q", y=y, color=colour, tooltip="told:N", description="told:N")
     )
-    return alt.layer(margin, zero, intervals, means, points).properties(width="container")
+    return alt.layer(margin, zero, points, intervals, means).properties(width="container")
 
 
 def levels(colours: dict[str, str], metric: str) -> Chart:
