@@ -9,6 +9,7 @@ same page with the answers of all targets loaded before it is shown.
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from made_up import fill
 from measuring import machine, paper_study, parser, report
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
 
 from distforget.plan import Plan, make_plan
 from distforget.report.page import write_report
@@ -28,7 +30,7 @@ from distforget.study import Study
 AT_ONCE = ("index.html", "page.css", "page.js", "charts.js", "explorer.js", "data/study.js")
 LATER = ("vega.js",)
 REPEATS = 3
-SCROLL = "document.querySelector('.forest')?.scrollIntoView()"
+SCROLL = "document.querySelector('.claim[open] .forest')?.scrollIntoView()"
 
 
 def open_seconds(index: Path, wanted: str) -> float:
@@ -38,7 +40,7 @@ def open_seconds(index: Path, wanted: str) -> float:
         options = Options()
         for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
             options.add_argument(argument)
-        browser = webdriver.Chrome(options=options)
+        browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
         try:
             browser.get("about:blank")
             began = time.perf_counter()
@@ -74,7 +76,7 @@ def measure(plan: Plan, store: Store) -> list[dict[str, Any]]:
     size = {p: (folder / p).stat().st_size / 1e6 for p in (*AT_ONCE, *LATER)}
     chunks = [p.stat().st_size / 1e6 for p in (folder / "data").glob("target-*.js")]
     verdicts = "document.querySelector('.claim h3')"
-    chart = "document.querySelector('.forest svg')"
+    chart = "document.querySelector('.claim[open] .forest svg')"
     answer = "document.querySelector('.answer')"
     return [
         {"what": "loaded at once", "MB": sum(size[p] for p in AT_ONCE), "seconds": ""},

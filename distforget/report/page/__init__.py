@@ -146,7 +146,7 @@ def _drawn(
             yield f"Originals, before and after unlearning: {model}, seed {seed}", [path]
     for one in figure_numbers.draw(drawn):
         if one.figure is not None:
-            title = " ".join(one.figure.texts[0].get_text().split())
+            title = one.figure.texts[0].get_text().replace("-\n", "-").replace("\n", " ")
             yield title, figure_style.write(one.figure, folder / one.name, ["svg", "png"])
 
 

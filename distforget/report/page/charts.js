@@ -50,7 +50,8 @@ page.charts = {
         href: page.evidence(claim, line, number, i, target),
       })));
       const margin = [{low: -study.margin, high: study.margin, zero: 0}];
-      return {spec: study.charts.forest, datasets: {lines, points, margin}};
+      const spec = {...study.charts.forest, height: 22 * lines.length};
+      return {spec, datasets: {lines, points, margin}};
     }, false);
   },
 
@@ -96,8 +97,9 @@ page.charts = {
         ? row.state : `${row.state}, dose ${row.dose}`;
       row.offset = 0.1 + (0.8 * (targets.indexOf(row.target) + 0.5)) / targets.length;
     }
-    return {spec: study.charts.levels,
-      datasets: {points: points.filter(keep), lines: lines.filter(keep)}};
+    const datasets = {points: points.filter(keep), lines: lines.filter(keep)};
+    const height = 26 * new Set(datasets.lines.map((row) => row.line)).size;
+    return {spec: {...study.charts.levels, height}, datasets};
   },
 
   doses(study) {
@@ -148,6 +150,12 @@ page.charts = {
       const item = path.__data__;
       return item && item.datum && item.datum.href;
     });
+    if (place.classList.contains("forest")) {
+      // Means lie above the dots, but a click is for the dot: sentences below say the means.
+      place.querySelectorAll(".mark-symbol path:not([tabindex]), .mark-rule line").forEach((mark) => {
+        if (!dots.includes(mark)) mark.setAttribute("pointer-events", "none");
+      });
+    }
     dots.forEach((dot, i) => {
       dot.setAttribute("tabindex", i ? "-1" : "0");
       dot.setAttribute("role", "link");
@@ -208,6 +216,7 @@ page.charts = {
         domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12,
         titlePadding: 8},
       axisY: {grid: false, domain: false, labelPadding: 8, ...(narrow ? {labelLimit: 130, labelFontSize: 11} : {})},
+      legend: {labelColor: ink, labelFontSize: 12, symbolStrokeWidth: 0},
       rule: {color: soft}, scale: {bandPaddingInner: 0.1},
     };
   },

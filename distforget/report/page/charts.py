@@ -21,8 +21,13 @@ from distforget.study import PLACEBO
 Chart = alt.LayerChart | alt.FacetChart
 
 FIT = alt.AutoSizeParams(type="fit-x", contains="padding")
-ROW = 22
-"""Pixels a line of the forest."""
+DOT: dict[str, Any] = {
+    "filled": True,
+    "cursor": "pointer",
+    "stroke": "transparent",
+    "strokeWidth": 8,
+}
+"""The clear stroke makes a small dot easy to hit."""
 SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1, 2]}
 """Of Vega, for matplotlib's in `figure_style`."""
@@ -62,12 +67,10 @@ def forest(colours: dict[str, str]) -> Chart:
     )
     points = (
         alt.Chart(dots, name="targets")
-        .mark_point(size=38, filled=True, opacity=0.45, cursor="pointer")
+        .mark_point(size=38, opacity=0.5, **DOT)
         .encode(x="value:Q", y=y, color=colour, tooltip="told:N", description="told:N")
     )
-    return alt.layer(margin, zero, points, intervals, means).properties(
-        width="container", height=alt.Step(ROW)
-    )
+    return alt.layer(margin, zero, points, intervals, means).properties(width="container")
 
 
 def levels(colours: dict[str, str], metric: str) -> Chart:
@@ -78,7 +81,7 @@ def levels(colours: dict[str, str], metric: str) -> Chart:
     colour = _colour(colours)
     points = (
         alt.Chart(alt.NamedData("points"), name="targets")
-        .mark_point(size=42, filled=True, opacity=0.55, cursor="pointer")
+        .mark_point(size=42, opacity=0.55, **DOT)
         .encode(x=x, y=y, yOffset=offset, color=colour, tooltip="told:N", description="told:N")
     )
     lines = alt.NamedData("lines")
@@ -90,9 +93,7 @@ def levels(colours: dict[str, str], metric: str) -> Chart:
         .mark_tick(thickness=3, size=20, opacity=1)
         .encode(x="mean:Q", y=y, color=colour, tooltip="told:N")
     )
-    return alt.layer(points, intervals, means).properties(
-        width="container", autosize=FIT, height=alt.Step(26)
-    )
+    return alt.layer(intervals, means, points).properties(width="container", autosize=FIT)
 
 
 def doses(colours: dict[str, str], metric: str) -> Chart:
@@ -109,11 +110,11 @@ def doses(colours: dict[str, str], metric: str) -> Chart:
         "state:N", scale=alt.Scale(domain=names, range=[s for s, _ in looks]), legend=legend
     )
     dash = alt.StrokeDash(
-        "state:N", scale=alt.Scale(domain=names, range=[d for _, d in looks]), legend=None
+        "state:N", scale=alt.Scale(domain=names, range=[d for _, d in looks]), legend=legend
     )
     points = (
         alt.Chart(alt.NamedData("points"), name="targets")
-        .mark_point(size=28, filled=True, opacity=0.3, cursor="pointer")
+        .mark_point(size=32, opacity=0.35, **DOT)
         .encode(x=x, y=y, xOffset=beside, color=colour, shape=shape, tooltip="told:N",
                 description="told:N")
     )  # fmt: skip
@@ -123,7 +124,7 @@ def doses(colours: dict[str, str], metric: str) -> Chart:
     means = base.mark_point(size=70, filled=True, opacity=1).encode(
         y="mean:Q", shape=shape, tooltip="told:N"
     )
-    return alt.layer(points, lines, ends, means).properties(
+    return alt.layer(lines, ends, means, points).properties(
         width="container", autosize=FIT, height=340
     )
 

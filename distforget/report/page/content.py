@@ -100,7 +100,7 @@ def _claims(drawn: StudyTables, comparisons: pa.Table) -> list[dict[str, Any]]:
                 "short": claim_of(e),
                 "main": e.quantity == "dose-dose",
                 "summary": sentences.claim(e, found),
-                "words": dict(Counter(v.word for v in found)),
+                "words": {w: n for w in sentences.ORDER if (n := sum(v.word == w for v in found))},
                 "lines": lines,
             }
         )

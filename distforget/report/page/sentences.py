@@ -20,6 +20,7 @@ SIDES: dict[Quantity, tuple[str, str]] = {
 }
 """What the two numbers of a verdict are of."""
 
+ORDER = ("supported", "contradicted", "undecided")
 REASONS = {TOO_FEW: "too few targets to tell", "too small": "smaller than {margin:g}, surely"}
 
 
@@ -59,9 +60,6 @@ def claim(experiment: Experiment, found: Sequence[Verdict]) -> str:
     of = f"all {len(found)}" if len(found) > 1 else "the only one"
     begins = f"{said.split()[0]} for {of}{why}" if len(words) == 1 else f"{said} of {len(found)}"
     return f"{begins[0].upper()}{begins[1:]}; {span([v.estimate for v in found])}."
-
-
-ORDER = ["supported", "contradicted", "undecided"]
 
 
 def lead(tables: StudyTables) -> list[str]:

@@ -43,7 +43,7 @@ class Handler(SimpleHTTPRequestHandler):
 def watch(plan: Plan, store: Store, port: int, say: Callable[[str], None]) -> None:
     """Write the page, serve it, and renew it after each step of the study, until interrupted.
 
-    When no step is left the whole report is written, with figures and CSV files.
+    When no step is left the page is written with figures and CSV files, as `report` does.
 
     Raises:
         UsageError: the port is taken.
@@ -57,11 +57,11 @@ def watch(plan: Plan, store: Store, port: int, say: Callable[[str], None]) -> No
             if now != seen:
                 assemble(plan, store)
                 done = now[0] == sum(1 for _ in plan.steps())
-                path = write_report(plan, store, watched=True)
+                path = write_report(plan, store, watched=not done)
                 if server is None:
                     server = serve(path.parents[1], port)
                     say(f"page: http://{HOST}:{server.server_address[1]}/report/index.html")
-                    say("stop with Ctrl-C; then `distforget report` writes figures and CSV files")
+                    say("stop with Ctrl-C")
                 seen = now
                 say("the study is done") if done else say(f"{now[0]} steps done")
             time.sleep(SECONDS)
