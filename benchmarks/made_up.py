@@ -33,9 +33,9 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
     """
     study, say = plan.study, say or _sentence
     name, data = study.name, study.dataset
-    samples = _samples(plan, say)
-    store.write_study_table(name, "samples", samples)
-    frame = samples.to_pandas()
+    rows_of_data = samples(plan, say)
+    store.write_study_table(name, "samples", rows_of_data)
+    frame = rows_of_data.to_pandas()
     asked = frame[frame["similar_rank"].isna() | (frame["similar_rank"] <= study.verify.similar)]
     family = asked[asked["role"].isin(["target", "similar"])]
     of_targets = {int(t): rows for t, rows in family.groupby("target_index")}
@@ -62,7 +62,9 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
     store.write_study_table(name, "comparisons", compared)
 
 
-def _samples(plan: Plan, say: Callable[[str, int], str]) -> pa.Table:
+def samples(plan: Plan, say: Callable[[str, int], str] | None = None) -> pa.Table:
+    """The samples of a study; `say` as in :func:`fill`."""
+    say = say or _sentence
     data = plan.study.dataset
     kinds: list[dict[str, Any]] = [
         {"role": "target", "target_index": t} for t in range(1, data.targets + 1)

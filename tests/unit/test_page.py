@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from benchmarks import made_up
 from distforget.cli import app
+from distforget.engine.assemble import gather
 from distforget.plan import Plan, make_plan
 from distforget.report.page import sentences, write_report
 from distforget.report.page.scripts import number, script
@@ -270,3 +271,22 @@ def test_a_watched_page_is_for_this_machine_alone(written: tuple[Plan, Store, Pa
         server.shutdown()
         server.server_close()
     assert threading.active_count() >= 1
+
+
+@pytest.mark.parametrize("track", ["text", "image"])
+def test_a_study_of_which_nothing_is_done_has_a_page(tmp_path: Path, track: str) -> None:
+    given = study() if track == "text" else {
+        "name": "made-up", "track": "image", "dataset": {"targets": 2, "similar_per_target": 2},
+        "models": [{"name": "m", "path": "mlp:8"}], "methods": ["retrain"], "unlearn_targets": 2,
+        "verify": {"unseen": 5},
+    }  # fmt: skip
+    plan, store = make_plan(Study.model_validate(given)), Store(tmp_path)
+    for name, table in gather(plan, store).items():
+        store.write_study_table("made-up", name, table)
+    data = content(write_report(plan, store).parent, "study")
+    assert data["lead"] == ["Nothing can be compared yet: no cell is done."]
+    assert data["ran"]["done"] == 0
+    if track == "text":
+        store.write_study_table("made-up", "samples", made_up.samples(plan))
+        data = content(write_report(plan, store).parent, "study")
+        assert len(data["explorer"]["targets"]) == 5

@@ -83,8 +83,9 @@ def _read(plan: Plan, store: Store) -> dict[str, pa.Table]:
 def _write_targets(data: dict[str, Any], tables: Mapping[str, pa.Table], folder: Path) -> None:
     """A file a target, loaded when it is looked at."""
     folder.mkdir()
-    unlearned = data["explorer"]["unlearned"] if "samples" in tables else []
-    for chunk in explorer.chunks(tables, unlearned):
+    if "samples" not in tables:
+        return
+    for chunk in explorer.chunks(tables, data["explorer"]["unlearned"]):
         name = f"target-{chunk['target']}"
         disk.write(folder / f"{name}.js", script(name, chunk))
 
