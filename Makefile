@@ -6,7 +6,9 @@ INSTALLED := .venv/.installed
 .PHONY: demo test readme browser faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results
+	$(BIN)/distforget report demo --store results
 	$(BIN)/distforget run demo-image --store results
+	$(BIN)/distforget report demo-image --store results
 
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract

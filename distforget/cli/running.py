@@ -96,9 +96,11 @@ def run(
             summary.tables["samples"], summary.tables["reconstructions"], folder
         ):
             console.print(f"picture: {path}")
-    from distforget.report.page import write_report
+    page = folder / "report" / "index.html"
+    if summary.computed or summary.failed or not page.exists():
+        from distforget.report.page import write_report
 
-    page = write_report(plan, Store(store))
+        page = write_report(plan, Store(store), brief=True)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
     if summary.planned - summary.done > placement.tolerated_failures:
         raise typer.Exit(1)

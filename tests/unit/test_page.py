@@ -245,7 +245,7 @@ def test_the_command_prints_the_path(tmp_path: Path, written: tuple[Plan, Store,
 def test_a_watched_page_is_renewed_and_the_last_one_is_whole(tmp_path: Path) -> None:
     plan, store = make_plan(Study.model_validate(study(doses=[0, "all"]))), Store(tmp_path)
     made_up.fill(plan, store)
-    folder = write_report(plan, store, watched=True).parent
+    folder = write_report(plan, store, brief=True).parent
     first = content(folder, "version")
     assert first
     assert content(folder, "study")["watched"] == first

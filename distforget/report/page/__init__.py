@@ -32,14 +32,14 @@ STATIC = ("page.css", "page.js", "explorer.js", "charts.js")
 TABLES = ("samples", "training", "answers", "scores", "cells", "comparisons")
 
 
-def write_report(plan: Plan, store: Store, watched: bool = False) -> Path:
+def write_report(plan: Plan, store: Store, brief: bool = False) -> Path:
     """Write `studies/NAME/report/` anew from the study's tables; returns its index.html.
 
     The folder is filled aside and put in place at once.
 
     Args:
-        watched: the page is served while the study runs: it looks for a newer one and loads it;
-            figures and CSV files, which take longest, are left to the last report.
+        brief: without figures and CSV files, which take longest; where such a page is served, it
+            looks for a newer one and loads it.
 
     Raises:
         MissingTableError: the study was not run.
@@ -58,11 +58,11 @@ def write_report(plan: Plan, store: Store, watched: bool = False) -> Path:
             "ran": what_ran(plan, store, tables["cells"]),
             "charts": charts.specifications(drawn),
             "levels": charts.rows(drawn),
-            "downloads": _downloads(tables, made, place.parent, csv=not watched),
-            "figures": [] if watched else _figures(drawn, tables, made / "figures"),
+            "downloads": _downloads(tables, made, place.parent, csv=not brief),
+            "figures": [] if brief else _figures(drawn, tables, made / "figures"),
         }
         _write_targets(data, tables, made / "data")
-        _write_shell(data, watched, made)
+        _write_shell(data, brief, made)
         _put(made, place, folder / "before")
     return place / "index.html"
 
@@ -90,9 +90,9 @@ def _write_targets(data: dict[str, Any], tables: Mapping[str, pa.Table], folder:
         disk.write(folder / f"{name}.js", script(name, chunk))
 
 
-def _write_shell(data: dict[str, Any], watched: bool, folder: Path) -> None:
+def _write_shell(data: dict[str, Any], brief: bool, folder: Path) -> None:
     """The page itself, its code, and what it shows at once."""
-    version = hashlib.sha256(script("study", data)).hexdigest()[:12] if watched else ""
+    version = hashlib.sha256(script("study", data)).hexdigest()[:12] if brief else ""
     data["watched"] = version
     disk.write(folder / "data" / "study.js", script("study", data))
     disk.write(folder / "data" / "version.js", script("version", version))

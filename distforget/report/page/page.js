@@ -161,7 +161,8 @@ const page = {
   showFigures(study) {
     const {make, fill} = page;
     if (!study.figures.length) {
-      fill("figure-list", make("p", {class: "note"}, "Drawn when the study is done."));
+      fill("figure-list", make("p", {class: "note"},
+        "Not drawn yet: ", make("code", {}, `distforget report ${study.study}`), " draws them."));
       return;
     }
     fill("figure-list", ...study.figures.map((figure) => make("details", {class: "figure"},

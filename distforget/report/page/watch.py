@@ -57,7 +57,7 @@ def watch(plan: Plan, store: Store, port: int, say: Callable[[str], None]) -> No
             if now != seen:
                 assemble(plan, store)
                 done = now[0] == sum(1 for _ in plan.steps())
-                path = write_report(plan, store, watched=not done)
+                path = write_report(plan, store, brief=not done)
                 if server is None:
                     server = serve(path.parents[1], port)
                     say(f"page: http://{HOST}:{server.server_address[1]}/report/index.html")
