@@ -12,13 +12,14 @@ from pathlib import PurePosixPath
 import pandas as pd
 import pyarrow as pa
 
+from distforget import schemas
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment, compare, kind_of
 from distforget.analysis.verdicts import Verdict, verdicts
 from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
 from distforget.payload import flat
 from distforget.plan import Plan, cell_name
 from distforget.provenance import recorded
-from distforget.store import Store
+from distforget.store import MissingTableError, Store
 from distforget.study import Study, UsageError
 
 SHOWN_ONLY = (
@@ -202,9 +203,13 @@ def read(plan: Plan, store: Store) -> StudyTables:
 
 
 def _images(study: Study, store: Store) -> Images:
+    try:
+        samples = store.read_study_table(study.name, "samples")
+    except MissingTableError:  # a run that was ended before its data were built
+        samples = schemas.empty("samples")
     return Images(
         name_in_paper(study.dataset),
-        store.read_study_table(study.name, "samples"),
+        samples,
         store.read_study_table(study.name, "reconstructions"),
         {
             (choice.name, choice.variant_name): choice.enhanced.nearest
