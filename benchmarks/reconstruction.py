@@ -28,7 +28,7 @@ from distforget.tracks.image.fitting import Labelled, fit
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, MLPConfig, build
 from distforget.tracks.image.reconstruction import reconstruct
-from distforget.tracks.image.ssim import best_matches
+from distforget.tracks.image.ssim import against_nulls, best_matches
 
 WEIGHT_DECAY = 1e-4
 
@@ -107,10 +107,28 @@ def measure(drawn: Draw, arguments: Any, samples: int, seed: int) -> dict[str, A
         "mean SSIM": float(members.mean()),
         "AUC": auc(members.numpy(), others.numpy()),
         "TPR 1%": tpr_at_fpr(members.numpy(), others.numpy()),
+        **verdicts(members, drawn.train.labels_N, others, drawn.controls.labels_N),
     }
     if arguments.membership:
         row |= membership(model, train, controls)
     return row
+
+
+def verdicts(
+    members: Tensor, labels: Tensor, controls: Tensor, control_labels: Tensor
+) -> dict[str, float]:
+    """Shares of verdicts "the model holds it" at p < 0.05, of members and of never-trained ones.
+
+    One half of the controls are the nulls of the other, which must get no more than 5 %.
+    """
+    half = len(controls) // 2
+    nulls = (controls[half:], control_labels[half:])
+    _, of_members = against_nulls(members, labels, *nulls)
+    _, of_controls = against_nulls(controls[:half], control_labels[:half], *nulls)
+    return {
+        "p<.05": float((of_members < 0.05).double().mean()),
+        "controls p<.05": float((of_controls < 0.05).double().mean()),
+    }
 
 
 def membership(model: MLP, train: Labelled, controls: Labelled) -> dict[str, float]:

@@ -20,7 +20,13 @@ from distforget.tracks.image.attack import attack
 from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, Classifier
-from distforget.tracks.image.ssim import Matches, best_matches, scaled_ssim_pairs, ssim_pairs
+from distforget.tracks.image.ssim import (
+    Matches,
+    against_nulls,
+    best_matches,
+    scaled_ssim_pairs,
+    ssim_pairs,
+)
 from distforget.tracks.terms import LogitTermsOfCells
 
 
@@ -179,14 +185,14 @@ class ImageLearner:
         candidates_NCHW = self._attacked()
         found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
         null_M = best_matches(candidates_NCHW, pixels_of(self.unseen), self.mean_CHW).ssim_M
-        same_NM = labels_of(samples)[:, None] == labels_of(self.unseen)[None]
-        null_N = (same_NM * null_M).sum(1) / same_NM.sum(1)
-        as_much_N = (same_NM & (null_M[None] >= found.ssim_M[:, None])).sum(1)
+        null_N, p_N = against_nulls(
+            found.ssim_M, labels_of(samples), null_M, labels_of(self.unseen)
+        )
         values = {
             "ssim": found.ssim_M,
             "ssim_null": null_N,
             "ssim_contrast": found.ssim_M - null_N,
-            "p_value": (1 + as_much_N) / (1 + same_NM.sum(1)),
+            "p_value": p_N,
             "ssim_lookalike": self._lookalikes(samples),
             "label_probability": self._label_probabilities(samples),
             **self._memberships(samples),
