@@ -133,7 +133,7 @@ class Worker:
     def run_together(self, state: State, steps: Sequence[Step]) -> list[Outcome]:
         """As :meth:`run` for each step; cells of adapters share their batches."""
         done: dict[str, Outcome] = {}
-        with ExitStack() as claims:
+        with suppress(DiskError), ExitStack() as claims:  # each, run alone, says so
             mine = [
                 step
                 for step in steps

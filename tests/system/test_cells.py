@@ -10,7 +10,7 @@ import pytest
 
 from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
 from distforget.engine.cluster import Share, connected
-from distforget.engine.worker import Outcome, State
+from distforget.engine.worker import Device, Outcome, State, Worker
 from distforget.plan import make_plan
 from distforget.store import Store
 from distforget.study import Placement, Study
@@ -68,3 +68,15 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
         lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
     assert lost == [keys[1]]
     assert sorted(seen) == sorted([keys[0], *keys[3:]])
+
+
+def test_a_disk_that_takes_no_claim_is_an_outcome_of_each_cell(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    plan = make_plan(Study.model_validate(study_content(tiny_model)))
+    (tmp_path / "claims").symlink_to("/proc/nowhere")  # where nothing can be made, not by root
+    steps = plan.cells[:2]
+    state = State(steps[0].inputs["dataset"], steps[0].inputs["model"], "", None)
+    outcomes = Worker(plan.study, Store(tmp_path), Device("cpu", 1)).run_together(state, steps)
+    assert [outcome.kind for outcome in outcomes] == ["disk", "disk"]
+    assert "claim" in outcomes[0].error
