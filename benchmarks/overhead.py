@@ -62,7 +62,7 @@ def ours(cells: int, device: str) -> dict[str, float]:
             return True
 
         with connected(placement):
-            share = cell_share(placement, cells)
+            share = cell_share(placement, cells, worker_bytes=1)
             before, began, worked = resident(), time.monotonic(), time.process_time()
             for start in range(0, cells, placement.cells_per_tuner):
                 some = pairs[start : start + placement.cells_per_tuner]
@@ -81,7 +81,7 @@ def report_once(config: dict[str, int]) -> None:
 def baseline(cells: int, device: str) -> dict[str, float]:
     """Seconds and driver memory of one function trial a cell."""
     with tempfile.TemporaryDirectory() as folder, connected(Placement(store=folder)):
-        share = cell_share(Placement(device=device), cells)
+        share = cell_share(Placement(device=device), cells, worker_bytes=1)
         before, began, worked = resident(), time.monotonic(), time.process_time()
         tune.Tuner(
             tune.with_resources(report_once, {"cpu": share.cpus, "gpu": share.gpus}),
