@@ -1,1 +1,1 @@
-"""What people look at: progress and verdicts in the terminal."""
+"""What people look at: progress and verdicts in the terminal, figures, pictures, the page."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
@@ -36,11 +37,15 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
     )
     if plan.study.verify.unseen:
         print_separation(separation(tables["scores"], metric), metric, console)
-        there = set(tables["scores"]["metric"].unique().to_pylist())
-        evidence = {m: dose_response(tables["scores"], m, "target") for m in EVIDENCE if m in there}
-        print_evidence(evidence, console)
+        print_evidence(evidence(tables["scores"]), console)
     if len(plan.study.doses) > 2:
         for role in ("target", "similar"):
             found = dose_response(tables["scores"], metric, role)
             sloped = slopes(tables["scores"], metric, role)
             print_dose_response(found, sloped, f"{metric} of {role}", console)
+
+
+def evidence(scores: pa.Table) -> dict[str, pd.DataFrame]:
+    """By metric of `EVIDENCE` that was scored: its means of the target, as `dose_response`."""
+    there = set(scores["metric"].unique().to_pylist())
+    return {m: dose_response(scores, m, "target") for m in EVIDENCE if m in there}

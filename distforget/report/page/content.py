@@ -10,11 +10,10 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget.analysis.comparisons import EXPERIMENTS, other_side
-from distforget.analysis.doses import dose_response
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import Damage, Verdict, damages
 from distforget.plan import Plan
-from distforget.report.findings import EVIDENCE
+from distforget.report.findings import evidence
 from distforget.report.page import explorer, sentences
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
@@ -188,17 +187,15 @@ def _control(found: pd.DataFrame, metric: str) -> dict[str, Any]:
 
 
 def _evidence(scores: pa.Table) -> dict[str, Any]:
-    there = set(scores["metric"].unique().to_pylist())
-    metrics = [m for m in EVIDENCE if m in there]
-    of_metrics = {m: dose_response(scores, m, "target") for m in metrics}
+    found = evidence(scores)
     by = ["model", "state", "dose"]
-    means = pd.concat({m: f.set_index(by)["mean"] for m, f in of_metrics.items()}, axis=1)
+    means = pd.concat({m: frame.set_index(by)["mean"] for m, frame in found.items()}, axis=1)
     return {
         "title": "The target itself: is it gone, and is its influence gone?",
         "caption": "ssim against ssim_null, what the same attack reaches with never-trained images "
         "of the class, and its p-value: influence. kkt_multiplier (1: part of the solution, 0: "
         "not) and span_score: the sample.",
-        "columns": ["model", "state", "dose", *metrics],
+        "columns": [*by, *found],
         "words": 2,
         "rows": [
             [str(model), str(state), str(dose), *("" if v != v else f"{v:.2f}" for v in values)]
