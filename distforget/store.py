@@ -166,7 +166,7 @@ class Store:
         except Exception as error:
             if isinstance(error, OSError) and self.is_done(step.key):
                 return place
-            self._explain(error, f"the result of {step.title!r}")
+            self.explain(error, f"the result of {step.title!r}")
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -383,11 +383,13 @@ class Store:
         try:
             yield
         except Exception as error:
-            self._explain(error, what)
+            self.explain(error, what)
             raise
 
-    def _explain(self, error: Exception, what: str) -> None:
-        """Raise a clear error if the disk is to blame."""
+    def explain(self, error: Exception, what: str) -> None:
+        """Raise a clear DiskError if the disk is to blame for an error, of a worker perhaps."""
+        if isinstance(error, DiskError):
+            raise error
         reason = disk.reason(error, self.root)
         if reason:
             raise DiskError(f"{self.root}: cannot write {what}: {reason}") from error

@@ -101,6 +101,12 @@ def _fit(job: Job) -> str:
             with job.store.scratch("train") as scratch, job.store.explaining("fine-tuned weights"):
                 _trainer(job, scratch).fit()
             return ""
+        except ray.train.WorkerGroupError as error:
+            # Its own text cuts the workers' errors short.
+            failures = list(error.worker_failures.values())
+            for failure in failures:
+                job.store.explain(failure, "fine-tuned weights")
+            lost = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
         except ray.train.TrainingFailedError as error:
             lost = str(error)
     return lost
