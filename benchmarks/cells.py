@@ -1,9 +1,9 @@
 """Measures seconds a cell in the grid against the peers' way: a process a cell, one after another.
 
-    python benchmarks/cells.py [--cells 50] [--model FOLDER] [--quick] [--output cells.json]
+    python benchmarks/cells.py [--cells 50] [--adapter] [--model FOLDER] [--quick]
 
 Ours is `distforget run` of a study with that many cells of GA_GDN, one target each. The baseline
-(peer_cell.py) starts from the same fine-tuned weights, takes as many steps on the same batches with
+(peer_cell.py) starts from the same fine-tuned weights (with --adapter a LoRA adapter, in peft), takes as many steps on the same batches with
 the same settings and asks the same questions; a few of its cells are timed and their mean is taken.
 Its processes use all cores; ours share them among the workers. The script ends with an error if
 losses, answers or scores of the two ways do not agree.
@@ -35,13 +35,14 @@ from distforget.methods import resolve
 from distforget.plan import Plan, Step, make_plan
 from distforget.store import Store
 from distforget.study import Placement, Study
+from distforget.tracks.text import open_learner
 from distforget.tracks.text.models import load_model
 from distforget.training import Epoch, restore
 
 SYSTEM = "Answer in one sentence."
 
 
-def study(model: str, cells: int) -> Study:
+def study(model: str, cells: int, adapter: bool) -> Study:
     """As many targets as cells, memorised in part, each unlearned with GA_GDN."""
     return Study.model_validate(
         {
@@ -51,7 +52,8 @@ def study(model: str, cells: int) -> Study:
             "doses": [0],
             "methods": ["GA_GDN"],
             "unlearn_targets": cells,
-            "finetune": {"max_epochs": 2, "learning_rate": 2e-4},
+            "finetune": {"max_epochs": 2, "learning_rate": 2e-3 if adapter else 2e-4},
+            **({"adapter": {}} if adapter else {}),
             "unlearn": {"retain_batch_size": 2, "retain_batches": 4},
             "verify": {"max_new_tokens": 32, "similar": 2, "others": 4},
         }
@@ -87,11 +89,18 @@ def jobs(plan: Plan, store: Store, device: str, folder: Path) -> list[dict[str, 
     """What the baseline is told of each cell; writes the fine-tuned model as a folder."""
     asked_study, tuned = plan.study, plan.finetunes[0]
     source = model_folder(plan.models[0], store)
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    model = load_model(source, asked_study.dtype, "cpu")
-    restore(model, load_file(store.folder(tuned.key) / "weights.safetensors"))
-    model.save_pretrained(folder)
     samples = read_samples(plan.dataset, store)
+    weights = load_file(store.folder(tuned.key) / "weights.safetensors")
+    if asked_study.adapter:
+        shutil.copytree(source, folder)
+        learner = open_learner(source, asked_study, asked_study.models[0], "cpu")
+        assert learner.slots is not None
+        learner.slots.write(weights, folder / "adapter")
+    else:
+        shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+        model = load_model(source, asked_study.dtype, "cpu")
+        restore(model, weights)
+        model.save_pretrained(folder)
     pairs = ["question", "answer"]
     retain = selection.retain_rows(samples, tuned.about["dose"], 0, asked_study)
     batches = selection.retain_batches(len(retain), asked_study.unlearn.retain_batch_size)
@@ -104,6 +113,7 @@ def jobs(plan: Plan, store: Store, device: str, folder: Path) -> list[dict[str, 
             {
                 "unlearned": target,
                 "model": str(folder),
+                "adapter": str(folder / "adapter") if asked_study.adapter else "",
                 "device": device,
                 "system": SYSTEM,
                 "target": selection.target_row(samples, target).select(pairs).to_pylist()[0],
@@ -160,11 +170,12 @@ def main() -> None:
     options.add_argument("--cells", type=int, default=0, help="50; quick: 8")
     options.add_argument("--baseline-cells", type=int, default=0, help="5; quick: 2")
     options.add_argument("--model", default="builtin:smollm2", help="as in a study")
+    options.add_argument("--adapter", action="store_true", help="LoRA cells, eight in a batch")
     given = options.parse_args()
     cells = given.cells or (8 if given.quick else 50)
     few = given.baseline_cells or (2 if given.quick else 5)
     about = machine(given.device)
-    plan = make_plan(study(given.model, cells))
+    plan = make_plan(study(given.model, cells, given.adapter))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stages, began = Stages(), time.monotonic()
@@ -191,7 +202,8 @@ def main() -> None:
         {"what": "distforget, whole run", "s a cell": whole / cells, "ratio": base * cells / whole},
     ]
     about |= {"cells": cells, "loss differs by": f"{worst:.1e}", "answers equal": f"{same}/{asked}"}
-    report("seconds a cell of GA_GDN", rows, about, given.output)
+    title = f"seconds a cell of GA_GDN, {'LoRA' if given.adapter else 'whole weights'}"
+    report(title, rows, about, given.output)
     if worst > 0.01 or same < 0.9 * asked:
         raise SystemExit("the two ways do not do the same work")
 

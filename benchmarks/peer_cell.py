@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from rouge_score.rouge_scorer import RougeScorer
 from transformers import (
     AutoModelForCausalLM,
@@ -72,6 +73,8 @@ def main(job_file: str, result_file: str) -> None:
     job: dict[str, Any] = json.loads(Path(job_file).read_text())
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
     model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    if job["adapter"]:
+        model = PeftModel.from_pretrained(model, job["adapter"], is_trainable=True)
     model.to(job["device"])
     with tempfile.TemporaryDirectory() as folder:
         trainer = UnlearningTrainer(

@@ -25,7 +25,6 @@ from torch import Tensor
 from distforget.analysis.separation import auc, tpr_at_fpr
 from distforget.image_config import FitConfig, ReconstructionConfig
 from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, MLPConfig, build
 from distforget.tracks.image.reconstruction import reconstruct
 from distforget.tracks.image.ssim import against_nulls, best_matches
@@ -92,7 +91,7 @@ def measure(drawn: Draw, arguments: Any, samples: int, seed: int) -> dict[str, A
         best_matches(candidates, part.images_NCHW, mean_CHW).ssim_M
         for part in (drawn.train, drawn.controls)
     )
-    row = {
+    return {
         "N": samples,
         "seed": seed,
         "p/(dn)": sum(p.numel() for p in model.parameters()) / train.images_NCHW.numel(),
@@ -109,9 +108,6 @@ def measure(drawn: Draw, arguments: Any, samples: int, seed: int) -> dict[str, A
         "TPR 1%": tpr_at_fpr(members.numpy(), others.numpy()),
         **verdicts(members, drawn.train.labels_N, others, drawn.controls.labels_N),
     }
-    if arguments.membership:
-        row |= membership(model, train, controls)
-    return row
 
 
 def verdicts(
@@ -131,26 +127,6 @@ def verdicts(
     }
 
 
-def membership(model: MLP, train: Labelled, controls: Labelled) -> dict[str, float]:
-    """AUC of the two tests of an auditor who holds the data."""
-    count = len(train.labels_N)
-    asked = list(range(0, count, max(1, count // 75)))
-    few = Labelled(train.images_NCHW[asked], train.labels_N[asked])
-    others = Labelled(controls.images_NCHW[:75], controls.labels_N[:75])
-    began = time.perf_counter()
-    inside = kkt_membership(model, train, few, WEIGHT_DECAY, count, asked)
-    outside = kkt_membership(model, train, others, WEIGHT_DECAY, count)
-    seconds = time.perf_counter() - began
-    spans = [span_scores(model, part.images_NCHW, count) for part in (train, controls)]
-    return {
-        "KKT AUC": auc(inside.numpy(), outside.numpy()),
-        "member's": float(inside.median()),
-        "other's": float(outside.median()),
-        "KKT s": seconds,
-        "span AUC": auc(*(span.numpy() for span in spans)),
-    }
-
-
 def main() -> None:
     """Print one line for each number of samples and seed."""
     options = parser(__doc__)
@@ -166,7 +142,6 @@ def main() -> None:
         "--sparse-weight", type=float, default=ReconstructionConfig().sparse_weight,
         help="0 for photographs",
     )  # fmt: skip
-    options.add_argument("--membership", action="store_true", help="and both membership tests")
     options.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = options.parse_args()
     arguments.hidden = tuple(arguments.hidden)

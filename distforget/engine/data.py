@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from distforget import schemas
-from distforget.plan import Step
+from distforget import schemas, selection
+from distforget.plan import Plan, Step
 from distforget.store import Store
 from distforget.study import Study, UsageError
 from distforget.tracks import track
@@ -71,6 +71,26 @@ def read_samples(step: Step, store: Store) -> pa.Table:
     """The dataset as one table, in the order of sample_id."""
     files = sorted((store.folder(step.key) / "samples").glob("*.parquet"))
     return pa.concat_tables(schemas.read(path, "samples") for path in files)
+
+
+def check_nearest(plan: Plan, store: Store) -> None:
+    """Look whether each dose trains on enough samples to unlearn k nearest ones and keep some.
+
+    Raises:
+        UsageError: an `enhanced.nearest` is too large for the dataset.
+    """
+    wanted = max((m.enhanced.nearest for m in plan.study.methods if m.enhanced), default=0)
+    if not wanted:
+        return
+    samples = read_samples(plan.dataset, store)
+    doses = sorted({step.about["dose"] for step in plan.finetunes})
+    trained = {dose: len(selection.training_rows(samples, dose)) for dose in doses}
+    dose = min(doses, key=trained.__getitem__)
+    if wanted > trained[dose] - 2:
+        raise UsageError(
+            f"methods: enhanced.nearest {wanted}: with dose {dose} the model is trained on "
+            f"{trained[dose]} samples; take at most {trained[dose] - 2}, so that one is kept"
+        )
 
 
 def shards_of(step: Step, store: Store) -> ray.data.Dataset:

@@ -16,7 +16,7 @@ from distforget.engine import weights
 from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
 from distforget.engine.cluster import Share, cell_share, connected, object_store_bytes
-from distforget.engine.data import build_dataset
+from distforget.engine.data import build_dataset, check_nearest
 from distforget.engine.finetune import finetune
 from distforget.engine.models import fetch_model, weight_bytes
 from distforget.engine.pools import run_groups
@@ -139,6 +139,7 @@ class _Runner:
                     else:
                         fetch_model(step, self.plan.study, self.store)
                     self._done(step, time.monotonic() - began)
+        check_nearest(self.plan, self.store)
         self._check_memory()
 
     def _done(self, step: Step, seconds: float) -> None:

@@ -8,11 +8,13 @@ import datasets
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from distforget import schemas
+from distforget.engine.data import check_nearest
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import load_study
+from distforget.study import Study, UsageError, load_study
 from tests.conftest import write_study
 from tests.running import Undisturbed, run
 from tests.system.test_bad_input import command
@@ -107,6 +109,18 @@ def test_a_cell_of_images_run_again_comes_out_as_it_is_stored(
     assert code == 0, output
     assert "pixels" in output
     assert f"cell {cell}: " in output
+
+
+def test_more_nearest_samples_than_are_trained_are_refused(study: Undisturbed) -> None:
+    content = yaml.safe_load(study.study.read_text())
+    for nearest in (28, 29):
+        content["methods"][1]["enhanced"]["nearest"] = nearest
+        plan = make_plan(Study.model_validate(content))
+        if nearest == 28:
+            check_nearest(plan, Store(study.store))
+        else:
+            with pytest.raises(UsageError, match=r"enhanced.nearest 29: .* on 30 .* at most 28"):
+                check_nearest(plan, Store(study.store))
 
 
 def test_an_export_of_images_has_their_pixels(study: Undisturbed, tmp_path: Path) -> None:
