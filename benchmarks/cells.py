@@ -3,10 +3,10 @@
     python benchmarks/cells.py [--cells 50] [--adapter] [--model FOLDER] [--quick]
 
 Ours is `distforget run` of a study with that many cells of GA_GDN, one target each. The baseline
-(peer_cell.py) starts from the same fine-tuned weights (with --adapter a LoRA adapter, in peft), takes as many steps on the same batches with
-the same settings and asks the same questions; a few of its cells are timed and their mean is taken.
-Its processes use all cores; ours share them among the workers. The script ends with an error if
-losses, answers or scores of the two ways do not agree.
+(peer_cell.py) starts from the same fine-tuned weights (--adapter: LoRA, there in peft), takes as
+many steps on the same batches with the same settings and asks the same questions; a few of its
+cells are timed and their mean is taken. Its processes use all cores; ours share them among the
+workers. The script ends with an error if losses, answers or scores of the two ways do not agree.
 """
 
 from __future__ import annotations
