@@ -249,6 +249,8 @@ class _Runner:
 
     def _give_up(self, step: Step) -> None:
         message = f"worker lost or out of memory, {self.placement.retries + 1} times"
+        for known in self.store.attempts(step.key)[-1:]:
+            message += f"; the last said {known.error_class}: {known.error_message}"
         self.store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
         self.listener.finished(step, Outcome(step.key, False, 0.0, message))
 

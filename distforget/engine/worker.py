@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -182,6 +183,8 @@ class Worker:
                 error_traceback=traceback.format_exc(),
                 seconds=time.monotonic() - began,
             )
+            if isinstance(error, torch.AcceleratorError):
+                os._exit(1)  # the device takes nothing more from this process: another one may
             out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
             message = f"{type(error).__name__}: {error}"
             seconds = time.monotonic() - began

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
 from distforget.engine.cluster import Share, connected
@@ -68,6 +70,26 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
         lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
     assert lost == [keys[1]]
     assert sorted(seen) == sorted([keys[0], *keys[3:]])
+
+
+class SpoiltStore(Store):
+    """Where results are read, the GPU reports an error."""
+
+    def folder(self, key: str) -> Path:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+
+def test_a_worker_whose_gpu_has_failed_ends(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store = make_plan(Study.model_validate(study_content(tiny_model))), SpoiltStore(tmp_path)
+    step = plan.cells[0]
+    state = State(step.inputs["dataset"], step.inputs["model"], "", None)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        Worker(plan.study, store, Device("cpu", 1)).run(state, step)
+    (attempt,) = store.attempts(step.key)
+    assert (attempt.error_class, attempt.state) == ("AcceleratorError", "failed")
 
 
 def test_a_disk_that_takes_no_claim_is_an_outcome_of_each_cell(
