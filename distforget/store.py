@@ -65,10 +65,14 @@ class KeyedStep(Protocol):
         ...
 
 
+AttemptState = Literal["failed", "blocked", "lost"]
+"""Its own error; an input is missing; the worker was lost, which may go better another time."""
+
+
 class Attempt(Frozen):
     """One attempt that did not succeed."""
 
-    state: Literal["failed", "blocked"]
+    state: AttemptState
     error_class: str
     error_message: str = ""
     error_traceback: str = ""
@@ -216,7 +220,7 @@ class Store:
     def record_attempt(
         self,
         step: KeyedStep,
-        state: Literal["failed", "blocked"],
+        state: AttemptState,
         *,
         error_class: str,
         error_message: str = "",

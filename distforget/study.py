@@ -20,6 +20,10 @@ from distforget.frozen import NAME_PATTERN, Frozen, Name
 from distforget.image_config import IMAGE_METRICS, ImageConfig
 
 PLACEBO = "placebo"
+LOW = "enhanced-low"
+"""Begins the names of variants enhanced by noise alone (the paper's low controllability)."""
+MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+"""What is read of a model's folder, and so is part of its key."""
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
 
 Scalar = bool | int | float | str
@@ -177,12 +181,21 @@ class MethodChoice(Frozen):
             raise ValueError(
                 "a variant begins with 'enhanced' where the method is enhanced, and only there"
             )
+        if self.variant and self.enhanced and self.variant.startswith(LOW) != self._is_low:
+            raise ValueError(
+                f"a variant begins with {LOW!r} where paraphrases and nearest are 0, and only there"
+            )
         return self
 
     @property
     def variant_name(self) -> str:
         """The variant as tables hold it: as given, else 'plain' or 'enhanced'."""
-        return self.variant or ("enhanced" if self.enhanced else "plain")
+        return self.variant or (LOW if self._is_low else "enhanced" if self.enhanced else "plain")
+
+    @property
+    def _is_low(self) -> bool:
+        e = self.enhanced
+        return e is not None and not (e.paraphrases or e.nearest)
 
 
 class Study(Frozen):
@@ -224,7 +237,7 @@ class Study(Frozen):
                     "image": {},
                     **value,
                     "dataset": image_defaults(dataset),
-                    "verify": {"metric": "ssim", "metrics": IMAGE_METRICS, **verify},
+                    "verify": {"metric": "ssim_contrast", "metrics": IMAGE_METRICS, **verify},
                 }
         return value
 
@@ -290,11 +303,15 @@ class Study(Frozen):
             doubled = sorted({n for n in names if names.count(n) > 1})
             if doubled:
                 raise ValueError(f"{kind} names {doubled[0]!r} twice; each may appear once")
-        if self.track == "text" and 0 in self.dose_numbers() and not self.dataset.others:
-            raise ValueError(
-                "dose 0 with dataset.others 0 leaves no sample to retain; raise dataset.others or "
-                "leave dose 0 out of doses"
-            )
+        retained = self.dataset.others or self.dataset.neighbours_per_target
+        if self.track == "text" and 0 in self.dose_numbers() and not retained:
+            for method in self.methods:
+                if "_" in method.name:
+                    raise ValueError(
+                        f"methods: {method.name}: dose 0 with dataset.others 0 leaves no sample to "
+                        "retain; raise dataset.others, leave dose 0 out of doses, or take methods "
+                        "without KLN and GDN"
+                    )
         too_high = [d for d in self.dose_numbers() if d > self.dataset.similar_per_target]
         if too_high:
             raise ValueError(

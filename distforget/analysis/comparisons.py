@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget import schemas
-from distforget.study import PLACEBO
+from distforget.study import LOW, PLACEBO
 
 Expected = Literal["negative", "positive", "zero"]
 Quantity = Literal[
@@ -21,7 +21,10 @@ Quantity = Literal[
     "enhanced-plain",
     "post-retrained",
     "post-placebo",
+    "post-null",
 ]
+CONTRAST = "ssim_contrast"
+Kind = Literal["plain", "enhanced", "low", "placebo"]
 FAMILY = ("target", "similar")
 
 
@@ -34,7 +37,7 @@ class Experiment:
     role: Literal["target", "similar"]
     dose: Literal["all", "none", "each"]
     """Training data of the left side: with all similar samples (W), without (W/O), any."""
-    variant: Literal["plain", "enhanced", "placebo"]
+    variant: Kind
     """Kind of the cells of the left side."""
     expected: Expected
     title: str
@@ -49,7 +52,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "E2", "post-pre_unlearn", "target", "none", "plain", "negative",
-        "target, no similar samples: it can no longer be reconstructed", "image",
+        "target, no similar samples: less of it can be reconstructed", "image",
     ),
     Experiment(
         "E2", "post-pre_unlearn", "target", "all", "plain", "zero",
@@ -60,8 +63,17 @@ EXPERIMENTS = (
         "target: similar samples in the data keep it reconstructible (W minus W/O)", "image",
     ),
     Experiment(
+        "E2", "post-null", "target", "none", "plain", "zero",
+        "target, no similar samples: no more than a never-trained sample is left", "image",
+    ),
+    Experiment(
         "E6", "post-pre_unlearn", "target", "all", "enhanced", "negative",
-        "target unlearned with its nearest samples: it can no longer be reconstructed", "image",
+        "target unlearned with its nearest samples: less of it can be reconstructed", "image",
+    ),
+    Experiment(
+        "E6", "post-null", "target", "all", "enhanced", "zero",
+        "target unlearned with its nearest samples: no more than a never-trained one is left",
+        "image",
     ),
     Experiment(
         "E6", "enhanced-plain", "target", "all", "enhanced", "negative",
@@ -98,6 +110,10 @@ EXPERIMENTS = (
     Experiment(
         "E7", "post-pre_finetune", "similar", "all", "enhanced", "zero",
         "enhanced: similar samples are about at the floor",
+    ),
+    Experiment(
+        "E7", "post-pre_finetune", "similar", "all", "low", "positive",
+        "enhanced by noise alone: similar samples stay above the floor",
     ),
     Experiment(
         "E7", "enhanced-plain", "similar", "all", "enhanced", "negative",
@@ -164,10 +180,12 @@ def compare(
     )
 
 
-def kind_of(variant: str) -> Literal["plain", "enhanced", "placebo"]:
+def kind_of(variant: str) -> Kind:
     """What a variant's name says: names of a study's own count as plain."""
     if variant == PLACEBO:
         return "placebo"
+    if variant.startswith(LOW):
+        return "low"
     return "enhanced" if variant.startswith("enhanced") else "plain"
 
 
@@ -184,7 +202,7 @@ def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, 
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
     shares = metric.startswith("rouge") or metric.endswith("probability")
-    if metric == "ssim":
+    if metric in ("ssim", CONTRAST):
         return (-1.0, 1.0)
     return (0.0, 1.0) if shares else (-math.inf, math.inf)
 
@@ -231,9 +249,14 @@ def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame)
         case "enhanced-plain":
             return _as_right(post[post["variant"] == "plain"], [*same, "method", "dose"])
         case "post-retrained":
-            found = _as_right(post[post["method"] == "retrain"], [*same, "dose"])
+            plain = (post["method"] == "retrain") & (post["variant"] == "plain")
+            found = _as_right(post[plain], [*same, "dose"])
             methods = post.loc[post["method"] != "retrain", ["method"]].drop_duplicates()
             return found.merge(methods, how="cross")
+        case "post-null":  # the contrast is over the null already; other scores have none
+            known = post if frame["metric"].eq(CONTRAST).all() else post.iloc[:0]
+            keys = [*same, "method", "variant", "dose"]
+            return known[keys].drop_duplicates().assign(right=0.0, baseline_dose=None)
         case "post-placebo":
             return _as_right(post[post["variant"] == PLACEBO], [*same, "method", "dose"])
 

@@ -202,22 +202,20 @@ class Damage:
 def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
     """Mean scores of other samples and of neighbours before and after unlearning.
 
-    Neighbours are those of the targets that the cells unlearned, in both phases.
+    Before are the same samples as after: of each cell those that it was asked.
     """
     frame = scores.to_pandas()
     frame = frame[frame["role"].isin(["other", "neighbour"])]
     state, by = ["role", "model", "dose"], ["method", "variant"]
-    ceilings = dict(list(frame[frame["phase"] == "pre_unlearn"].groupby(state)))
-    after = frame[frame["phase"] == "post_unlearn"]
+    sample = [*state, "seed", "sample_id", "metric"]
+    before = frame.loc[frame["phase"] == "pre_unlearn", [*sample, "value"]]
+    after = frame[frame["phase"] == "post_unlearn"].merge(
+        before, on=sample, suffixes=("", "_before")
+    )
     ended = cells.to_pandas()
     ended = ended[ended["state"] == "done"].groupby(["model", "dose", *by])["diverged"]
     found = []
     for (role, model, dose, method, variant), group in after.groupby([*state, *by], sort=False):
-        before = ceilings.get((role, model, dose))
-        if before is None:
-            continue
-        if role == "neighbour":
-            before = before[before["target_index"].isin(group["unlearned"])]
         outcomes = ended.get_group((model, dose, method, variant))
         found.append(
             Damage(
@@ -226,8 +224,8 @@ def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
                 int(dose),
                 str(method),
                 str(variant),
-                _means(before),
-                _means(group),
+                _means(group, "value_before"),
+                _means(group, "value"),
                 len(outcomes),
                 int(outcomes.sum()),
             )
@@ -235,6 +233,6 @@ def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
     return sorted(found, key=lambda d: (d.role, d.model, d.dose))
 
 
-def _means(scores: pd.DataFrame) -> dict[str, float]:
-    found = scores.groupby("metric")["value"].mean()
+def _means(scores: pd.DataFrame, column: str) -> dict[str, float]:
+    found = scores.groupby("metric")[column].mean()
     return {str(metric): float(value) for metric, value in found.items()}

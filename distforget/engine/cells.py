@@ -106,8 +106,9 @@ def run_cells(
         on_outcome: called a cell; returns False to stop the run early.
 
     Returns:
-        Keys of the cells at which a worker was lost. Others without a call of `on_outcome` were
-        not begun: they stood behind such a cell in its trial, or the run was stopped.
+        Keys of the cells at which a worker was lost: one, or those that shared its batch. Others
+        without a call of `on_outcome` were not begun: they stood behind such a cell in its trial,
+        or the run was stopped.
     """
     seen: set[str] = set()
 
@@ -150,8 +151,8 @@ def run_cells(
         return []
     # One may have been done, but its worker lost before it was reported.
     left = [[key for key in keys[first:end] if key not in seen] for first, end in trials]
-    begun = (next((key for key in some if not store.is_done(key)), None) for some in left)
-    return [key for key in begun if key is not None]
+    open_ = [[key for key in some if not store.is_done(key)][:together] for some in left]
+    return [key for some in open_ for key in some]
 
 
 def shares(cells: int, workers: int, together: int = 1) -> list[tuple[int, int]]:

@@ -133,9 +133,13 @@ def uses_gpu(placement: Placement) -> bool:
     return available and placement.device != "cpu"
 
 
+CONTEXT_BYTES = 2**29
+"""What a process takes on a GPU beside its tensors: CUDA's context, library workspaces."""
+
+
 def cells_that_fit(free: int, worker_bytes: int) -> int:
     """Cells at once on a GPU with `free` bytes: a third is kept for activations; at most 8."""
-    return max(1, min(8, 2 * free // (3 * worker_bytes)))
+    return max(1, min(8, 2 * free // (3 * (worker_bytes + CONTEXT_BYTES))))
 
 
 @ray.remote(num_gpus=1, num_cpus=0)
@@ -159,7 +163,7 @@ def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
     if uses_gpu(placement):
         gpus = int(resources()["GPU"])
         together = placement.cells_per_device or cells_that_fit(_free_on_gpu(), worker_bytes)
-        workers = placement.cell_workers or gpus * together
+        workers = placement.cell_workers or min(gpus * together, int(resources()["CPU"]))
         return Share("cuda", 1, 1 / together, 4, max(1, min(workers, steps)))
     total = int(resources()["CPU"]) if cluster_address(placement) else cores(placement)
     workers = max(1, min(placement.cell_workers or total, steps))

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,8 @@ def finetune(
     """Commit finetune steps: `weights.safetensors` and `training.parquet` each.
 
     One group of workers trains one after the other (a group takes long to start). Each continues
-    from its last checkpoint, whoever wrote it. A lost worker is replaced and the group goes on from
-    there too, up to `placement.retries` times. A training run that fails becomes an attempt.
+    from its last checkpoint, whoever wrote it. When a worker is lost, a new group goes on from
+    there too, up to `placement.retries` times a step. A training run that fails is an attempt.
 
     Args:
         on_event: told of each epoch, and of each step's outcome.
@@ -73,43 +73,57 @@ def finetune(
     threads = 0 if on_cluster else max(1, cores(placement) // placement.train_workers)
     job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
     with _following(steps, store, on_event):
-        lost = _fit(job)
+        _fit_all(job)
     for step in steps:
         if store.is_done(step.key):
             seconds = store.manifest(step.key)["seconds"]
             on_event(step, Outcome(step.key, True, seconds))
             store.drop_work(step.key)
-            continue
-        attempts = store.attempts(step.key)
-        if lost or not attempts:
-            message = f"its workers were lost {placement.retries + 1} times: {lost}"
-            store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
-            on_event(step, Outcome(step.key, False, 0.0, message))
         else:
-            on_event(step, Outcome(step.key, False, 0.0, attempts[-1].error_message))
+            message = store.attempts(step.key)[-1].error_message
+            on_event(step, Outcome(step.key, False, 0.0, message))
+
+
+def _fit_all(job: Job) -> None:
+    """Run groups of workers until each step is done or has failed; a loss is its step's alone."""
+    store, left = job.store, list(job.steps)
+    known = {step.key: len(store.attempts(step.key)) for step in left}
+    losses = dict.fromkeys(known, 0)
+
+    def is_open(step: Step) -> bool:
+        return not store.is_done(step.key) and len(store.attempts(step.key)) == known[step.key]
+
+    while left:
+        lost = _fit(replace(job, steps=left))
+        left = [step for step in left if is_open(step)]
+        if not left:
+            return
+        step = left[0]  # the one at work when the group was lost
+        losses[step.key] += 1
+        if losses[step.key] > job.placement.retries:
+            message = f"its workers were lost {losses[step.key]} times: {lost}"
+            store.record_attempt(step, "failed", error_class="WorkerLost", error_message=message)
+            left.remove(step)
 
 
 def _fit(job: Job) -> str:
-    """Run the group of workers, again if it is lost; why it was lost for good, or ''.
+    """Run a group of workers; why it was lost, or ''.
 
     Raises:
         DiskError: the disk is full or read-only; not tried again, which may take hours.
     """
-    lost = ""
-    for _ in range(job.placement.retries + 1):
-        try:
-            with job.store.scratch("train") as scratch, job.store.explaining("fine-tuned weights"):
-                _trainer(job, scratch).fit()
-            return ""
-        except ray.train.WorkerGroupError as error:
-            # Its own text cuts the workers' errors short.
-            failures = list(error.worker_failures.values())
-            for failure in failures:
-                job.store.explain(failure, "fine-tuned weights")
-            lost = "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
-        except ray.train.TrainingFailedError as error:
-            lost = str(error)
-    return lost
+    try:
+        with job.store.scratch("train") as scratch, job.store.explaining("fine-tuned weights"):
+            _trainer(job, scratch).fit()
+    except ray.train.WorkerGroupError as error:
+        # Its own text cuts the workers' errors short.
+        failures = list(error.worker_failures.values())
+        for failure in failures:
+            job.store.explain(failure, "fine-tuned weights")
+        return "; ".join(f"{type(failure).__name__}: {failure}" for failure in failures)
+    except ray.train.TrainingFailedError as error:
+        return str(error)
+    return ""
 
 
 def _trainer(job: Job, scratch: Path) -> TorchTrainer:
@@ -200,7 +214,9 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
     rows = selection.training_rows(samples, step.about["dose"])
     model = next(m for m in study.models if m.name == step.about["model"])
     folder = model_folder(step.inputs["model"], job.store)
-    learner = track(study.track).open_learner(folder, study, model, device, samples)
+    learner = track(study.track).open_learner(
+        folder, study, model, device, samples, step.about["seed"]
+    )
     if job.placement.gradient_checkpointing:
         learner.module.gradient_checkpointing_enable()
         learner.module.train()
@@ -225,7 +241,12 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
             saved = time.monotonic()
     state = stepper.state()
     if rank == 0:
-        found = {n.removeprefix("weight/"): t for n, t in state.items() if n.startswith("weight/")}
+        dtype = getattr(torch, study.dtype)
+        found = {
+            n.removeprefix("weight/"): t.to(dtype)
+            for n, t in state.items()
+            if n.startswith("weight/")
+        }
         if learner.slots is not None:
             found = learner.slots.weights(0)
         fill = trained(step, found, training.history)

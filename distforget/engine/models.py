@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import safe_open
 
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
+
+_WIDTH = {"float32": 4, "bfloat16": 2}
+"""Bytes of a number."""
 
 
 def fetch_model(step: Step, study: Study, store: Store) -> None:
@@ -22,8 +28,7 @@ def fetch_model(step: Step, study: Study, store: Store) -> None:
     def fill(folder: Path) -> None:
         found = track(study.track).materialise_model(step.config, folder)
         place = "" if found == folder else str(found)
-        size = sum(path.stat().st_size for path in found.glob("*.safetensors"))
-        note = {"folder": place, "weight_bytes": size}
+        note = {"folder": place, "weights": sum(map(_weights, found.glob("*.safetensors")))}
         (folder / "model.json").write_text(json.dumps(note))
 
     store.commit(step, fill)
@@ -36,9 +41,28 @@ def model_folder(step: Step, store: Store) -> Path:
     return Path(place) if place else folder
 
 
-def weight_bytes(step: Step, store: Store) -> int:
-    """Size of a base model's weight files in bytes."""
-    return int(_note(step, store)["weight_bytes"])
+def weight_bytes(step: Step, study: Study, store: Store) -> int:
+    """What a base model's weights take in memory; 0 for classifiers, which are small."""
+    return int(_note(step, store)["weights"]) * _WIDTH[study.dtype]
+
+
+def worker_bytes(step: Step, study: Study, store: Store) -> int:
+    """What a worker that trains or unlearns holds, before activations.
+
+    Weights, gradients and AdamW's two moments; of 16-bit weights the last two in float32, and
+    float32 weights too (`training.TorchStepper`). Of adapters little more than the base model.
+    """
+    weights = int(_note(step, store)["weights"])
+    if study.adapter:
+        return weights * _WIDTH[study.dtype]
+    return weights * (16 if study.dtype == "float32" else 20)
+
+
+def _weights(path: Path) -> int:
+    """Numbers in a safetensors file, by its header."""
+    with safe_open(path, "numpy") as file:
+        names = file.keys()
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in names)
 
 
 def _note(step: Step, store: Store) -> dict[str, Any]:

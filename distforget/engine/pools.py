@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from distforget.engine.cluster import Share
 from distforget.engine.worker import Device, Outcome, State, Worker
@@ -16,39 +16,62 @@ from distforget.study import Study
 
 Group = tuple[State, Sequence[Step]]
 
+LOST = (RayActorError, OutOfMemoryError)
+"""What Ray says of a dead actor; the second of one that its memory monitor killed."""
+
 
 def run_groups(
     study: Study, store: Store, groups: Sequence[Group], share: Share
 ) -> Iterator[Outcome]:
     """Run groups of steps that start from the same weights, `share.workers` groups at once.
 
+    Only actors that have started are given work, and those without work end: where there is room
+    for fewer (other runs, lost nodes), fewer do all of it.
+
     Yields outcomes as steps end. A lost actor's group comes back as `lost`.
     """
     actor: Any = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=0)(_Actor)
     waiting = list(groups)
-    device = Device(share.device, share.threads)
-    idle = [actor.remote(study, store, device) for _ in range(share.workers)]
+    starting: dict[ray.ObjectRef[Any], Any] = {}
     running: dict[ray.ObjectRef[Any], tuple[Any, State, list[Step]]] = {}
+
+    def start() -> None:
+        handle = actor.remote(study, store, Device(share.device, share.threads))
+        starting[handle.ready.remote()] = handle
+
+    for _ in range(min(share.workers, len(waiting))):
+        start()
     while waiting or running:
-        while waiting and idle:
-            handle, (state, steps) = idle.pop(), waiting.pop(0)
-            running[handle.run.remote(state, steps[0])] = (handle, state, list(steps))
-        (ready,), _ = ray.wait(list(running), num_returns=1)
-        handle, state, steps = running.pop(ready)
+        (done,), _ = ray.wait([*running, *starting], num_returns=1)
+        if done in running:
+            handle, state, steps = running.pop(done)
+        else:
+            handle, steps = starting.pop(done), []
         try:
-            yield ray.get(ready)
-        except RayActorError as error:
+            result = ray.get(done)
+        except LOST as error:
+            if not steps and waiting:  # it never started: without blame there would be no end
+                steps = list(waiting.pop(0)[1])
             for step in steps:
                 yield Outcome(step.key, False, 0.0, f"worker lost: {error}", "lost")
-            idle.append(actor.remote(study, store, device))
+            if waiting:
+                start()
             continue
+        if steps:
+            yield result
         if steps[1:]:
             running[handle.run.remote(state, steps[1])] = (handle, state, steps[1:])
+        elif waiting:
+            state, (*steps,) = waiting.pop(0)
+            running[handle.run.remote(state, steps[0])] = (handle, state, steps)
         else:
-            idle.append(handle)
-    for handle in idle:
+            ray.kill(handle)
+    for handle in starting.values():
         ray.kill(handle)
 
 
 class _Actor(Worker):
     """A worker in a process of its own."""
+
+    def ready(self) -> None:
+        """Returns once the actor has started."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +18,10 @@ from distforget.engine.cells import run_cells
 from distforget.engine.cluster import Share, cell_share, connected, object_store_bytes
 from distforget.engine.data import build_dataset, check_nearest
 from distforget.engine.finetune import finetune
-from distforget.engine.models import fetch_model, weight_bytes
+from distforget.engine.models import fetch_model, worker_bytes
 from distforget.engine.pools import run_groups
 from distforget.engine.worker import Outcome, State
-from distforget.plan import TRAINING_COPIES, Plan, Step
+from distforget.plan import Plan, Step
 from distforget.store import DiskError, Store
 from distforget.study import Placement, UsageError
 from distforget.tracks import track
@@ -61,6 +61,8 @@ class Summary:
     failed: int
     computed: int
     """Steps that this run computed itself."""
+    unanswered: tuple[str, ...]
+    """Floor and ceiling answers that failed: what compares with them is missing."""
 
 
 def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
@@ -83,7 +85,8 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
     store.sweep()
     done = sum(store.is_done(step.key) for step in plan.cells)
     rows = tables["cells"]["state"].to_pylist()
-    return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed)
+    unanswered = tuple(step.title for step in plan.asks if not store.is_done(step.key))
+    return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed, unanswered)
 
 
 def is_complete(plan: Plan, placement: Placement) -> bool:
@@ -99,7 +102,7 @@ def is_open(step: Step, placement: Placement, store: Store) -> bool:
     if step.stage != "cell" or placement.retry_failed:
         return True
     attempts = store.attempts(step.key)
-    return not attempts or attempts[-1].state == "blocked"
+    return not attempts or attempts[-1].state != "failed"
 
 
 class _Runner:
@@ -155,12 +158,12 @@ class _Runner:
             check_memory(step.about["model"], self._bytes(step), workers, available_memory())
 
     def _bytes(self, model: Step) -> int:
-        """What a worker of this model takes: weights and, unless they stay, what training adds."""
-        copies = 1 if self.plan.study.adapter else TRAINING_COPIES
-        return weight_bytes(model, self.store) * copies
+        return worker_bytes(model, self.plan.study, self.store)
 
-    def _share(self, steps: int) -> Share:
-        return cell_share(self.placement, steps, max(map(self._bytes, self.plan.models)))
+    def _share(self, steps: int, losses: int = 0) -> Share:
+        """What workers get; half as many of them after each round that lost some."""
+        share = cell_share(self.placement, steps, max(map(self._bytes, self.plan.models)))
+        return replace(share, workers=max(1, share.workers >> losses))
 
     def finetune_models(self) -> None:
         """All training runs; one that fails blocks only its own cells.
@@ -209,7 +212,7 @@ class _Runner:
         while steps:
             together = not (attempt or small)
             groups = [(self._state(group[0]), group) for group in _by_start(steps, together)]
-            share = self._share(len(groups))
+            share = self._share(len(groups), attempt)
             lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):
                 step = by_key[outcome.key]
@@ -283,31 +286,48 @@ class _Runner:
             if outcome.kind == "busy":
                 busy.add(outcome.key)
                 return True
-            if outcome.kind == "lost" and tries[outcome.key] < self.placement.retries:
-                tries[outcome.key] += 1
-                return True
+            if outcome.kind == "lost":
+                return note_loss(outcome.key)
             seen.add(outcome.key)
             self._note(by_key[outcome.key], outcome)
             return stopper.note(outcome.done)
 
+        def note_loss(key: str) -> bool:
+            tries[key] += 1
+            if tries[key] <= self.placement.retries:
+                return True
+            self._give_up(by_key[key])
+            seen.add(key)
+            return stopper.note(False)
+
         while steps and not stopper.stopped:
             busy.clear()
-            for groups in self._tuners(steps):
+            for groups, losses in self._rounds(steps, tries):
                 pairs = [(state, step) for state, group in groups for step in group]
-                share = self._share(len(pairs))
-                together = self.placement.cells_per_batch if self.plan.study.adapter else 1
+                share = self._share(len(pairs), losses)
+                # Cells of a lost worker run alone, since one of them may be to blame.
+                batched = self.plan.study.adapter and not losses
+                together = self.placement.cells_per_batch if batched else 1
                 lost = run_cells(self.plan.study, self.store, pairs, share, together, on_outcome)
                 if unwritable:
                     raise DiskError(unwritable[0])
+                for key in lost:
+                    note_loss(key)
                 if stopper.stopped:
                     return
-                for key in lost:
-                    tries[key] += 1
-                    if tries[key] > self.placement.retries:
-                        self._give_up(by_key[key])
-                        seen.add(key)
             left_by_others = self._left_by_others([step for step in steps if step.key in busy])
             steps = [step for step in steps if step.key not in seen | busy] + left_by_others
+
+    def _rounds(
+        self, steps: Sequence[Step], tries: Mapping[str, int]
+    ) -> Iterator[tuple[list[tuple[State, list[Step]]], int]]:
+        """What each Tuner gets, and how often its cells have lost their workers."""
+        by_losses: dict[int, list[Step]] = {}
+        for step in steps:
+            by_losses.setdefault(tries[step.key], []).append(step)
+        for losses, some in sorted(by_losses.items()):
+            for groups in self._tuners(some):
+                yield groups, losses
 
     def _tuners(self, steps: Sequence[Step]) -> Iterator[list[tuple[State, list[Step]]]]:
         """Groups of one start each; those of a Tuner are few enough, and their weights fit."""

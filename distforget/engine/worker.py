@@ -143,9 +143,13 @@ class Worker:
                 and not has_nearest(self.what(step).method)
             ]
             if len(mine) > 1:
-                with suppress(Exception):  # whose it is shows when each of them runs alone
+                try:
                     for outcome in self._run_together(state, mine):
                         done[outcome.key] = outcome
+                except torch.AcceleratorError:
+                    os._exit(1)  # as below
+                except Exception:
+                    pass  # whose it is shows when each of them runs alone
         return [done[step.key] if step.key in done else self.run(state, step) for step in steps]
 
     def _run_together(self, state: State, steps: Sequence[Step]) -> Iterator[Outcome]:
@@ -169,23 +173,25 @@ class Worker:
         }[step.stage]
         try:
             self.take(state)
+            self.learner.repetition = step.about.get("seed", 0)
             fill = work(step)
             seconds = time.monotonic() - began
             store.commit(step, fill, device=self.device.name, seconds=seconds)
         except DiskError:
             raise
         except Exception as error:  # the one place where a step's error becomes a row
+            spoilt = isinstance(error, torch.AcceleratorError)
+            out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
             store.record_attempt(
                 step,
-                "failed",
+                "lost" if spoilt or out_of_memory else "failed",
                 error_class=type(error).__name__,
                 error_message=str(error),
                 error_traceback=traceback.format_exc(),
                 seconds=time.monotonic() - began,
             )
-            if isinstance(error, torch.AcceleratorError):
+            if spoilt:
                 os._exit(1)  # the device takes nothing more from this process: another one may
-            out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
             message = f"{type(error).__name__}: {error}"
             seconds = time.monotonic() - began
             return Outcome(step.key, False, seconds, message, "lost" if out_of_memory else "own")

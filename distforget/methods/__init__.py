@@ -40,7 +40,7 @@ def names() -> list[str]:
     return [
         f"{name}_{regulariser}" if regulariser else name
         for name, method in families().items()
-        for regulariser in (REGULARISERS if method.forget else ("",))
+        for regulariser in (REGULARISERS if method.forget and not method.finish else ("",))
     ]
 
 

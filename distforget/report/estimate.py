@@ -7,8 +7,8 @@ from statistics import median
 
 from rich.console import Console
 
-from distforget.engine.models import weight_bytes
-from distforget.plan import TRAINING_COPIES, Plan, Step
+from distforget.engine.models import weight_bytes, worker_bytes
+from distforget.plan import Plan, Step
 from distforget.report.terminal import duration
 from distforget.store import Store
 
@@ -52,11 +52,12 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
         console.print("time: unknown until a step of each stage is done; `status` tells as it goes")
     for step in plan.models:
         if step.key in done:
-            size = weight_bytes(step, store) / 2**30
+            size = weight_bytes(step, plan.study, store) / 2**30
+            worker = worker_bytes(step, plan.study, store) / 2**30
             states = len(plan.finetunes) // len(plan.models)
             console.print(
                 f"{step.about['model']}: {size:.2f} GiB of weights; "
-                f"{size * TRAINING_COPIES:.1f} GiB of memory a training or cell worker; "
+                f"{worker:.1f} GiB of memory a training or cell worker; "
                 f"{size * states:.1f} GiB of disk for {states} fine-tuned states"
             )
         else:

@@ -143,7 +143,7 @@ def _picture(found: pd.DataFrame, cells: pd.DataFrame) -> Row | str:
         states = set(cells["state"])
         if not states:
             return "not planned"
-        return "failed" if states & {"failed", "blocked"} else "not run"
+        return "failed" if states & {"failed", "blocked", "lost"} else "not run"
     row = found.sort_values("unlearned").iloc[0].to_dict()
     diverged = cells.loc[cells["unlearned"] == row["unlearned"], "diverged"].any()
     return {**row, "diverged": bool(diverged)}

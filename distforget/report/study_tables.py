@@ -121,7 +121,7 @@ class StudyTables:
 
     @cached_property
     def outcomes(self) -> pd.DataFrame:
-        """The planned cells with state (done, failed, blocked, or not run) and diverged."""
+        """The planned cells with state (done, failed, blocked, lost, or not run) and diverged."""
         table = self.cells.select([*CELL, "state", "diverged"]).to_pandas()
         found = self.planned.merge(table, how="left", on=CELL)
         found["diverged"] = found["diverged"].eq(True)
@@ -145,7 +145,7 @@ class StudyTables:
         cells = self.outcomes
         mine = (cells["model"] == model) & (cells["method"] == method)
         cells = cells[mine & (cells["variant"] == variant) & cells["dose"].isin(doses)]
-        worst = {"done": 0, "not run": 1, "blocked": 2, "failed": 2}
+        worst = {"done": 0, "not run": 1, "blocked": 2, "lost": 2, "failed": 2}
         ranks = cells["state"].map(worst).groupby(cells["unlearned"]).max()
         return ranks.map({0: "done", 1: "not run", 2: "failed"})
 

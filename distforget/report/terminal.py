@@ -342,6 +342,10 @@ def print_summary(summary: Summary, console: Console) -> None:
         f"{summary.done} of {summary.planned} cells done, {summary.failed} failed or blocked; "
         f"{summary.computed} steps computed now"
     )
+    for title in summary.unanswered:
+        console.print(
+            f"  [red]missing[/red] {escape(title)}: what is compared with these answers is missing"
+        )
     for row in summary.tables["cells"].to_pylist():
         if row["state"] != "done":
             message = escape(f"{row['error_class']}: {row['error_message'] or ''}"[:300])

@@ -88,6 +88,9 @@ class Learner(Protocol):
 
     module: nn.Module
 
+    repetition: int
+    """Which repetition its own draws belong to (attacks, fresh adapters)."""
+
     @property
     def slots(self) -> Slots | None:
         """None: the model's own weights are trained. Slot 0 is the one used if none is named."""

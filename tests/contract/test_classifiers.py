@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from skimage.metrics import structural_similarity
@@ -124,6 +125,48 @@ def test_the_nearest_samples_are_unlearned_with_the_target(trained: Trained) -> 
     assert order[0] == target
     expected = [row["sample_id"] for row in order[:3]]
     assert forget[1]["sample_id"].to_pylist() == expected
+
+
+def test_samples_unlearned_with_the_target_are_no_controls(trained: Trained) -> None:
+    asked = {}
+    for nearest in (0, 27):
+        choice = {"enhanced": {"nearest": nearest, "gamma": 0, "paraphrases": 0}}
+        rows = cell.asked_rows(trained.learner, trained.samples, what("GA", **choice))
+        asked[nearest] = rows.to_pylist()
+    forget = cell.forget_rows(
+        trained.learner,
+        trained.samples,
+        what("GA", enhanced={"nearest": 27, "gamma": 0, "paraphrases": 0}),
+    )
+    gone = set(forget["sample_id"].to_pylist())
+    kept = [
+        r for r in asked[0] if not (r["sample_id"] in gone and r["role"] in ("other", "neighbour"))
+    ]
+    assert asked[27] == kept
+    assert len(kept) < len(asked[0])
+    assert {"target", "similar"} <= {row["role"] for row in kept}
+
+
+def test_another_repetition_attacks_from_another_start(trained: Trained) -> None:
+    cell.put_back(trained.learner, trained.start)
+    asked = selection.target_row(trained.samples, 1)
+    learner = copy.copy(trained.learner)
+    found = {}
+    for repetition in (0, 1, 0):
+        learner.repetition = repetition
+        pixels = learner.score(["0"], asked).tables["reconstructions"]
+        found.setdefault(repetition, []).append(pixels)
+    assert found[0][0] == found[0][1]
+    assert found[0] != found[1]
+
+
+def test_no_target_leaves_a_trace_in_the_mean_image(trained: Trained) -> None:
+    others = trained.samples.filter(pc.equal(trained.samples["role"], "other"))
+    steady = others.filter(pc.is_null(others["fill_rank"]))
+    pixels = [
+        np.frombuffer(p, np.uint8).reshape(SIDE, SIDE) / 255 for p in steady["pixels"].to_pylist()
+    ]
+    np.testing.assert_allclose(trained.learner.mean_CHW[0], np.mean(pixels, 0), atol=1e-6)
 
 
 def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:

@@ -104,6 +104,8 @@ def test_tv_steps_back_along_the_task_vector() -> None:
 def test_tv_alone_finishes_and_gdr_and_relabel_take_random_answers() -> None:
     families = methods.families()
     assert {n for n, m in families.items() if m.finish is not None} == {"TV"}
+    # A regulariser would be negated with the rest of the task vector.
+    assert [name for name in methods.names() if name.startswith("TV")] == ["TV"]
     assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {
         "GDR", "relabel",
     }  # fmt: skip

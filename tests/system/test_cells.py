@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 
 from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
 from distforget.engine.cluster import Share, connected
+from distforget.engine.pools import run_groups
 from distforget.engine.worker import Device, Outcome, State, Worker
 from distforget.plan import make_plan
 from distforget.store import Store
@@ -68,8 +69,13 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
     with connected(Placement(store=tmp_path, cpus=1)):
         share = Share("cpu", 1, 0, 1, 1)
         lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
+        # Far more actors than there is room for: those that there is room for do it all.
+        groups = [(state, [step]) for state, step in cells]
+        outcomes = list(run_groups(plan.study, store, groups, replace(share, workers=8)))
     assert lost == [keys[1]]
     assert sorted(seen) == sorted([keys[0], *keys[3:]])
+    kinds = {outcome.key: outcome.kind for outcome in outcomes}
+    assert kinds == {key: "lost" if key == keys[1] else "others" for key in keys}
 
 
 class SpoiltStore(Store):

@@ -9,6 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from distforget import schemas
+from distforget.plan import make_plan
+from distforget.study import load_study
 from distforget.tracks import track
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed, run
@@ -98,3 +100,21 @@ def test_a_failed_cell_is_a_row_and_is_tried_again_when_asked(
     cells = pd.read_parquet(store / "studies/tiny/cells.parquet")
     assert set(cells["state"]) == {"done"}
     assert set(cells[cells["method"] == "GA_KLN"]["attempts"]) == {1}
+
+
+def test_a_training_that_ends_its_workers_blocks_only_its_own_cells(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "tiny.yaml", study_content(tiny_model, methods=["TV"]))
+    store = tmp_path / "store"
+    first, second = sorted(make_plan(load_study(str(study))).finetunes, key=lambda step: step.key)
+    work = store / "work" / first.key
+    work.mkdir(parents=True)
+    (work / "checkpoint.safetensors").write_bytes(b"not safetensors")
+    ended = run("run", str(study), "--store", str(store), "--retries=0")
+    assert ended.process.returncode == 1, ended.text
+    assert "workers were lost 1 times" in ended.text
+    cells = pd.read_parquet(store / "studies/tiny/cells.parquet").set_index("dose")["state"]
+    assert set(cells[first.about["dose"]]) == {"blocked"}
+    assert set(cells[second.about["dose"]]) == {"done"}
+    assert f"missing ask tiny/{first.about['dose']}/0/pre_unlearn" in ended.text

@@ -21,8 +21,8 @@ METRIC = "rougeL_recall"
 MARGIN = 0.2
 MODELS, DOSES, SEEDS, TARGETS, SIMILAR = ("m1", "m2"), (0, 3), (0, 1), 3, 3
 METHODS = (
-    ("GA", "plain"), ("GA", "enhanced"), ("GA", "placebo"), ("TV", "plain"), ("TV", "slow"),
-    ("retrain", "plain"),
+    ("GA", "plain"), ("GA", "enhanced"), ("GA", "enhanced-low"), ("GA", "placebo"),
+    ("TV", "plain"), ("TV", "slow"), ("retrain", "enhanced-5"), ("retrain", "plain"),
 )  # fmt: skip
 MISSING = {
     ("m1", "GA", "plain", 3, 0, 2), ("m2", "TV", "plain", 0, 1, 1), ("m2", "TV", "plain", 3, 1, 3),
@@ -31,7 +31,8 @@ MISSING = {
 
 PLAIN = (("GA", "plain"), ("TV", "plain"), ("TV", "slow"), ("retrain", "plain"))
 UNLEARNED = PLAIN[:3]
-ENHANCED, PLACEBO = (("GA", "enhanced"),), (("GA", "placebo"),)
+ENHANCED, PLACEBO = (("GA", "enhanced"), ("retrain", "enhanced-5")), (("GA", "placebo"),)
+LOW = (("GA", "enhanced-low"),)
 EXPECTED = (
     # experiment, quantity, role asked, left doses, right dose, expected, methods
     # (SPEC sections 5 and 7; retrained and placebo: section 8)
@@ -43,6 +44,7 @@ EXPECTED = (
     ("E5", "post-pre_unlearn", "similar", (0,), "same", "negative", PLAIN),
     ("E5", "post-pre_finetune", "similar", (0,), None, "positive", PLAIN),
     ("E7", "post-pre_finetune", "similar", (3,), None, "zero", ENHANCED),
+    ("E7", "post-pre_finetune", "similar", (3,), None, "positive", LOW),
     ("E7", "enhanced-plain", "similar", (3,), "same", "negative", ENHANCED),
     ("retrained", "post-retrained", "target", DOSES, "same", "zero", UNLEARNED),
     ("retrained", "post-retrained", "similar", DOSES, "same", "zero", UNLEARNED),
@@ -51,7 +53,6 @@ EXPECTED = (
     ("placebo", "post-placebo", "similar", DOSES, "same", "negative", PLAIN[:1]),
 )
 COMPARED_WITH = {
-    "enhanced-plain": ("GA", "plain"),
     "post-retrained": ("retrain", "plain"),
     "post-placebo": ("GA", "placebo"),
 }
@@ -141,7 +142,8 @@ def naive_comparison(
         trained = {} if baseline is None else {"dose": baseline, "seed": seed}
         right = mean(rows, **asked, **trained, phase=phase)
     else:
-        method, variant = COMPARED_WITH.get(quantity, of)
+        plain = (of[0], "plain") if quantity == "enhanced-plain" else of
+        method, variant = COMPARED_WITH.get(quantity, plain)
         right = mean(rows, **asked, **{**cell, "method": method, "variant": variant}, dose=baseline)
     if left is None or right is None:
         return None
@@ -346,11 +348,18 @@ def test_damage_is_the_fall_of_other_samples_and_of_the_own_neighbours() -> None
     for damage in found:
         asked = {"model": damage.model, "dose": damage.dose, "role": damage.role}
         method = {"method": damage.method, "variant": damage.variant}
-        before = mean(ROWS, **asked, phase="pre_unlearn")
         after = mean(ROWS, **asked, **method)
-        assert before is not None
         assert after is not None
-        assert damage.before[METRIC] == pytest.approx(before[0])
+        cells = [
+            r for r in ROWS if r["metric"] == METRIC and r.items() >= {**asked, **method}.items()
+        ]
+        before = [
+            mean(ROWS, **asked, phase="pre_unlearn", **{n: r[n] for n in ("seed", "sample_id")})
+            for r in cells
+        ]
+        assert all(before)
+        values = [found[0] for found in before if found]
+        assert damage.before[METRIC] == pytest.approx(sum(values) / len(values))
         assert damage.after[METRIC] == pytest.approx(after[0])
         assert damage.before.keys() == {METRIC, "rouge1_recall"}
         whose = (damage.model, damage.method, damage.variant, damage.dose)
@@ -366,9 +375,45 @@ def test_damage_of_neighbours_compares_the_same_samples() -> None:
     assert len(neighbours) == len(MODELS) * len(METHODS) * len(DOSES)
     for damage in neighbours:
         asked = {"model": damage.model, "dose": damage.dose, "sample_id": 502}
-        before = mean(ROWS, **asked, phase="pre_unlearn")
-        assert before is not None
-        assert damage.before[METRIC] == pytest.approx(before[0])
+        whose = (damage.model, damage.method, damage.variant, damage.dose)
+        seeds = [seed for seed in SEEDS if (*whose, seed, 2) not in MISSING]
+        before = [mean(ROWS, **asked, phase="pre_unlearn", seed=seed) for seed in seeds]
+        values = [found[0] for found in before if found]
+        assert damage.before[METRIC] == pytest.approx(sum(values) / len(values))
+
+
+def test_samples_that_a_cell_was_not_asked_count_neither_before_nor_after() -> None:
+    cell = {"model": "m1", "method": "GA", "variant": "plain", "dose": 3}
+    kept = [r for r in ROWS if not (r.items() >= cell.items() and r["sample_id"] == 1001)]
+    (damage,) = (
+        d
+        for d in damages(table(kept), cells_table())
+        if (d.role, d.model, d.method, d.variant, d.dose) == ("other", "m1", "GA", "plain", 3)
+    )
+    before = mean(ROWS, model="m1", dose=3, phase="pre_unlearn", sample_id=1000, seed=0)
+    other = mean(ROWS, model="m1", dose=3, phase="pre_unlearn", sample_id=1000, seed=1)
+    assert before
+    assert other
+    # Two cells of seed 0 (one is missing), three of seed 1.
+    assert damage.before[METRIC] == pytest.approx((2 * before[0] + 3 * other[0]) / 5)
+
+
+def test_what_is_left_of_an_image_is_compared_with_nothing() -> None:
+    rows = [
+        {**row, "track": "image", "metric": "ssim_contrast"}
+        for row in ROWS
+        if row["metric"] == METRIC
+    ]
+    # Four plain methods at dose 0, two enhanced ones at dose 3; three targets, two seeds.
+    for metric, count in (("ssim_contrast", (4 + 2) * 3 * 2), ("ssim", 0)):
+        scores = table([{**row, "metric": metric} for row in rows if row["model"] == "m1"])
+        found = compare(scores, metric, MARGIN).to_pylist()
+        left = [r for r in found if r["quantity"] == "post-null"]
+        assert len(left) == count, metric
+        assert all(r["right"] == 0 and r["difference"] == r["left"] for r in left)
+        assert {(r["experiment"], r["role"], r["expected"]) for r in left} <= {
+            ("E2", "target", "zero"), ("E6", "target", "zero")
+        }  # fmt: skip
 
 
 def test_nothing_asked_is_no_damage() -> None:

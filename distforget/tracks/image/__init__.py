@@ -51,9 +51,14 @@ def materialise_model(origin: Mapping[str, Any], place: Path) -> Path:
 
 
 def open_learner(
-    place: Path, study: Study, model: ModelConfig, device: str, samples: pa.Table
+    place: Path,
+    study: Study,
+    model: ModelConfig,
+    device: str,
+    samples: pa.Table,
+    repetition: int = 0,
 ) -> ImageLearner:
-    """A classifier for these samples, not trained yet, as a learner."""
+    """A classifier for these samples, not trained yet, as a learner; attacks by repetition."""
     from distforget.tracks.image.learner import ImageLearner
 
     origin = json.loads((place / ARCHITECTURE).read_text())
@@ -62,11 +67,12 @@ def open_learner(
     classes = int(dataset.labels_of(samples).max()) + 1
     assert study.image is not None
     return ImageLearner(
-        _fresh(_config(origin, shape, classes), study, 0, device),
+        _fresh(_config(origin, shape, classes), study, repetition, device),
         samples,
         study.image,
         study.verify.metrics,
-        generator_seed(study.seed, "attack"),
+        study.seed,
+        repetition,
     )
 
 

@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 
 from distforget import losses, selection
 from distforget.image_config import ImageConfig
+from distforget.study import UsageError, generator_seed
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
 from distforget.tracks.image import dataset
 from distforget.tracks.image.attack import attack
@@ -70,24 +71,35 @@ class ImageLearner:
         samples: pa.Table,
         config: ImageConfig,
         metrics: Collection[str],
-        attack_seed: int,
+        study_seed: int,
+        repetition: int = 0,
     ) -> None:
-        """A learner whose attacks draw with `attack_seed`, whatever the model's weights are.
+        """A learner whose attacks draw by study seed and repetition, whatever the weights are.
 
         Args:
-            samples: the whole dataset; the mean image is that of its rows that may be trained on.
+            samples: the whole dataset; the mean image is that of the other samples that every dose
+                trains on, so that no target leaves a trace in it.
             metrics: the scores wanted, out of `IMAGE_METRICS`.
+
+        Raises:
+            UsageError: there are no other samples.
         """
         self.module = module
         self.config = config
         self.metrics = metrics
-        self.attack_seed = attack_seed
+        self.study_seed = study_seed
+        self.repetition = repetition
         self.pool = samples.filter(pc.not_equal(samples["role"], "unseen"))
         self.unseen = samples.filter(pc.equal(samples["role"], "unseen"))
         trained = selection.training_rows(samples, len(samples))
         self.others = trained.filter(pc.equal(trained["role"], "other"))
         self.samples_trained = len(trained)
-        self.mean_CHW = pixels_of(trained).mean(0)
+        if not len(self.others):
+            raise UsageError(
+                "dataset.per_class: targets and similar samples fill all classes, no other sample "
+                "is left; raise it"
+            )
+        self.mean_CHW = pixels_of(self.others).mean(0)
         self.lookalikes: dict[int, float] = {}
         """By sample_id, see `score`."""
 
@@ -209,13 +221,13 @@ class ImageLearner:
 
     def _attacked(self) -> Tensor:
         """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
-        found = attack(
-            self.module, self.samples_trained, self.config, self.attack_seed, self.mean_CHW
-        )
+        seed = generator_seed(self.study_seed, "attack", self.repetition)
+        found = attack(self.module, self.samples_trained, self.config, seed, self.mean_CHW)
         return found.images_NCHW.detach().cpu().double()
 
     def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
-        if not isinstance(self.module, MLP):
+        unwanted = {"kkt_multiplier", "span_score"}.isdisjoint(self.metrics)
+        if unwanted or not isinstance(self.module, MLP):
             return {}
         known, asked = self.encode(self.pool), self.encode(samples)
         row_of = {sample: row for row, sample in enumerate(self.pool["sample_id"].to_pylist())}

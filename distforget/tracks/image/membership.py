@@ -53,7 +53,7 @@ def kkt_membership(
             f"itself must name for each of the {wanted} queries None or a row of the {count} "
             "known samples"
         )
-    exact = MLP(model.config).double()
+    exact = MLP(model.config).double().to(kkt.linear_layers(model)[0].weight.device)
     exact.load_state_dict(model.state_dict())
     ours, asked = _factors(exact, known), _factors(exact, queries)
     gram_NN, cross_NQ = (_numbers(kkt.gram(exact, ours, those)) for those in (ours, asked))

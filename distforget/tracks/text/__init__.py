@@ -45,12 +45,18 @@ def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:
 
 
 def open_learner(
-    folder: Path, study: Study, model: ModelConfig, device: str, samples: pa.Table | None = None
+    folder: Path,
+    study: Study,
+    model: ModelConfig,
+    device: str,
+    samples: pa.Table | None = None,
+    repetition: int = 0,
 ) -> TextLearner:
     """Load a model folder as a learner; with fresh adapters if the study asks for them.
 
     Args:
         samples: the dataset, from which this track's models need nothing.
+        repetition: fresh adapters are drawn anew with each.
     """
     import torch
 
@@ -63,6 +69,6 @@ def open_learner(
     module = load_model(folder, study.dtype, device)
     slots = None
     if study.adapter:
-        seed = generator_seed(study.seed, "adapter")
+        seed = generator_seed(study.seed, "adapter", repetition)
         slots = Adapters(module, study.adapter, torch.Generator().manual_seed(seed))
-    return TextLearner(module, encoder, study.verify, slots)
+    return TextLearner(module, encoder, study.verify, slots, repetition)

@@ -40,11 +40,13 @@ class TextLearner:
         encoder: Encoder,
         verify: VerifyConfig,
         slots: Adapters | None = None,
+        repetition: int = 0,
     ) -> None:
         self.module = module
         self.encoder = encoder
         self.verify = verify
         self.slots = slots
+        self.repetition = repetition
 
     def encode(self, samples: pa.Table) -> TextExamples:
         """See `Learner.encode`."""

@@ -23,12 +23,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from distforget.study import UsageError
+from distforget.study import MODEL_FILES, UsageError
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call] # untyped in transformers
 logging.disable_progress_bar()  # type: ignore[no-untyped-call] # untyped in transformers
-
-WEIGHT_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 def materialise(origin: Mapping[str, Any], folder: Path) -> Path:
@@ -68,7 +66,7 @@ def _download(hub_id: str, revision: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(hub_id, revision=revision, allow_patterns=list(WEIGHT_FILES))
+        found = snapshot_download(hub_id, revision=revision, allow_patterns=list(MODEL_FILES))
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise UsageError(
             f"models: cannot get {hub_id!r} from the hub ({type(error).__name__}); set HF_ENDPOINT "
