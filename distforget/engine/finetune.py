@@ -31,7 +31,7 @@ from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Placement, Study, UsageError
 from distforget.tracks import track
-from distforget.tracks.base import Learner
+from distforget.tracks.base import Examples, Learner
 from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_batch_count
 
 
@@ -220,11 +220,13 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
     if job.placement.gradient_checkpointing:
         learner.module.gradient_checkpointing_enable()
         learner.module.train()
+    examples = learner.encode(rows)
+    check_lengths(examples, rows, study.finetune.max_tokens)
     stepper = _stepper(job, learner, rank, world)
     training = Finetuning(
         learner,
         stepper,
-        learner.encode(rows),
+        examples,
         study.finetune,
         (study.seed, step.about["seed"]),
         _left_out(learner, rows, step),
@@ -251,6 +253,20 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
             found = learner.slots.weights(0)
         fill = trained(step, found, training.history)
         job.store.commit(step, fill, device=job.device, seconds=training.history[-1].seconds)
+
+
+def check_lengths(examples: Examples, rows: pa.Table, most: int) -> None:
+    """Look whether all samples are short enough to be trained on.
+
+    Raises:
+        UsageError: one is not.
+    """
+    longest = int(np.argmax(examples.sizes))
+    if examples.sizes[longest] > most:
+        raise UsageError(
+            f"finetune.max_tokens is {most}, but sample {rows['sample_id'][longest]} has "
+            f"{examples.sizes[longest]} tokens with its prompt; raise it or shorten the sample"
+        )
 
 
 def _left_out(learner: Learner, rows: pa.Table, step: Step) -> list[int]:

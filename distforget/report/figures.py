@@ -94,7 +94,7 @@ def schemes_compared(tables: StudyTables, model: str) -> Figure:
     Raises:
         NothingToShowError: no enhanced cells are planned for the model.
     """
-    enhanced = tables.methods(model, "enhanced")
+    enhanced = [*tables.methods(model, "enhanced"), *tables.methods(model, "low")]
     if not enhanced:
         raise NothingToShowError(f"the study plans no enhanced cells for {model}")
     dose = tables.doses[-1]

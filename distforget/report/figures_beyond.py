@@ -34,6 +34,9 @@ WORDS: dict[Word, tuple[str, bool]] = {
 }
 """Marker of each verdict, and whether it is filled."""
 
+SCHEMES = ("enhanced", "low")
+"""Kinds of variants that are drawn apart from their plain method."""
+
 
 def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     """Estimates and 95 % intervals of a claim, a panel a model, a line a method (and dose).
@@ -170,7 +173,7 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
                 axes.scatter(gone["target"], gone["other"], s=22, marker="x", color=colour)
                 marks["a cell that diverged"] = Line2D([], [], ls="", marker="x", color="#333333")
             name = method_name(method, variant)
-            enhanced = [v for m, v in methods if m == method and kind_of(v) == "enhanced"]
+            enhanced = [v for m, v in methods if m == method and kind_of(v) in SCHEMES]
             look: dict[str, Any] = {"marker": marker, "color": colour, "ls": ""}
             if variant in enhanced:
                 look["fillstyle"] = ("none", "left", "top")[enhanced.index(variant) % 3]

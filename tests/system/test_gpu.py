@@ -20,3 +20,11 @@ def test_a_study_on_a_gpu(dtype: str, tiny_model: Path, tmp_path: Path) -> None:
     assert done.process.returncode == 0, done.text
     cells = pd.read_parquet(tmp_path / "store/studies/tiny/cells.parquet")
     assert set(cells["state"]) == {"done"}
+
+
+@pytest.mark.gpu
+def test_a_study_of_images_on_a_gpu(tmp_path: Path) -> None:
+    done = run("run", "smoke-image", "--store", str(tmp_path / "store"))
+    assert done.process.returncode == 0, done.text
+    cells = pd.read_parquet(tmp_path / "store/studies/smoke-image/cells.parquet")
+    assert set(cells["state"]) == {"done"}

@@ -8,7 +8,8 @@ import pytest
 from distforget.engine.models import fetch_model, model_folder
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import Study
+from distforget.study import PRESETS, Study, load_study
+from distforget.tracks import text
 from distforget.tracks.text import open_learner
 from distforget.tracks.text.learner import TextLearner
 from tests.conftest import study_content
@@ -51,3 +52,16 @@ def test_earlier_answers_as_drafts_change_no_answer(learner: TextLearner) -> Non
     assert learner.ask(asked(QUESTIONS), drafts=answers[0]) == answers
     others = [answer.replace("The", "A") for answer in answers[0][1:]] + [answers[0][0]]
     assert learner.ask(asked(QUESTIONS), drafts=others) == answers
+
+
+ITS_PRESETS = [
+    path.stem for path in sorted(PRESETS.glob("*.yaml")) if "builtin:smollm2" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("preset", ITS_PRESETS)
+def test_no_answer_of_a_preset_is_cut(preset: str, learner: TextLearner) -> None:
+    study = load_study(preset)
+    rows = text.make_rows(range(text.total_rows(study.dataset)), study.dataset, study.seed)
+    longest = max(map(len, learner.encoder.answers(rows["answer"].to_pylist())))
+    assert longest <= study.verify.max_new_tokens

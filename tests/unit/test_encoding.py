@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from distforget import losses
+from distforget.engine.finetune import check_lengths
 from distforget.study import PromptConfig, UsageError, VerifyConfig
 from distforget.tracks.text.encoding import Encoder, TextBatch
 from distforget.tracks.text.learner import TextLearner
@@ -224,3 +225,15 @@ def test_an_unknown_style_and_a_plain_template_without_the_question_are_refused(
         PromptConfig.model_validate({"style": "telegram"})
     with pytest.raises(ValidationError, match=r"plain must contain \{question\}"):
         PromptConfig(plain="Answer: ")
+
+
+def test_a_sample_that_is_too_long_is_refused_before_training(folders: Folders) -> None:
+    encoder = Encoder(load_tokenizer(folders("llama")), PromptConfig())
+    rows = samples().add_column(0, "sample_id", pa.array([5, 6, 7, 8]))
+    examples = encoder.encode(rows)
+    longest = int(examples.sizes.max())
+    check_lengths(examples, rows, longest)
+    with pytest.raises(
+        UsageError, match=rf"max_tokens is {longest - 1}, but sample 7 has {longest}"
+    ):
+        check_lengths(examples, rows, longest - 1)
