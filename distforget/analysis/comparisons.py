@@ -34,7 +34,7 @@ class Experiment:
 
     name: str
     quantity: Quantity
-    role: Literal["target", "similar"]
+    role: Literal["target", "similar", "other"]
     dose: Literal["all", "none", "each"]
     """Training data of the left side: with all similar samples (W), without (W/O), any."""
     variant: Kind
@@ -65,6 +65,10 @@ EXPERIMENTS = (
     Experiment(
         "E2", "post-null", "target", "none", "plain", "zero",
         "target, no similar samples: no more than a never-trained sample is left", "image",
+    ),
+    Experiment(
+        "E2", "post-pre_unlearn", "other", "each", "plain", "zero",
+        "control: other samples, which stay, can be reconstructed as before", "image",
     ),
     Experiment(
         "E6", "post-pre_unlearn", "target", "all", "enhanced", "negative",
@@ -159,12 +163,12 @@ def compare(
         margin: differences up to it agree with the expectation "zero".
     """
     frame = scores.to_pandas()
-    frame = frame[(frame["metric"] == metric) & frame["role"].isin(FAMILY)]
+    frame = frame[frame["metric"] == metric]
+    mine = [e for e in experiments if e.track in ("", *frame["track"].unique())]
+    frame = _of_families(frame, controls=any(e.role == "other" for e in mine))
     post = _post(frame)
     if post.empty:
         return schemas.empty("comparisons")
-    (track,) = frame["track"].unique()
-    mine = [e for e in experiments if e.track in ("", track)]
     found = [_rows(e, post, _right_side(e, frame, post)) for e in mine]
     rows = pd.concat(found, ignore_index=True)
     rows["metric"] = metric
@@ -259,6 +263,21 @@ def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame)
             return known[keys].drop_duplicates().assign(right=0.0, baseline_dose=None)
         case "post-placebo":
             return _as_right(post[post["variant"] == PLACEBO], [*same, "method", "dose"])
+
+
+def _of_families(frame: pd.DataFrame, controls: bool) -> pd.DataFrame:
+    """Scores of targets and similar samples; others as if they were of each target unlearned."""
+    found = frame[frame["role"].isin(FAMILY)]
+    if not controls:
+        return found
+    others = frame[frame["role"] == "other"].drop(columns="target_index")
+    after = others["phase"] == "post_unlearn"
+    targets = others.loc[after, ["unlearned"]].drop_duplicates()
+    before = others[~after].merge(
+        targets.rename(columns={"unlearned": "target_index"}), how="cross"
+    )
+    unlearned = others[after].assign(target_index=others["unlearned"])
+    return pd.concat([found, before, unlearned], ignore_index=True)
 
 
 def _as_right(post: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
@@ -14,7 +14,9 @@ from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
 
-Group = tuple[State, Sequence[Step]]
+Group = tuple[Callable[[], State], Sequence[Step]]
+"""Steps that start from the same weights, and what puts these into Ray's store when it is called:
+only those at work lie there."""
 
 LOST = (RayActorError, OutOfMemoryError)
 """What Ray says of a dead actor; the second of one that its memory monitor killed."""
@@ -62,7 +64,8 @@ def run_groups(
         if steps[1:]:
             running[handle.run.remote(state, steps[1])] = (handle, state, steps[1:])
         elif waiting:
-            state, (*steps,) = waiting.pop(0)
+            put, (*steps,) = waiting.pop(0)
+            state = put()
             running[handle.run.remote(state, steps[0])] = (handle, state, steps)
         else:
             ray.kill(handle)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -211,7 +212,9 @@ class _Runner:
         attempt = 0
         while steps:
             together = not (attempt or small)
-            groups = [(self._state(group[0]), group) for group in _by_start(steps, together)]
+            groups = [
+                (partial(self._state, group[0]), group) for group in _by_start(steps, together)
+            ]
             share = self._share(len(groups), attempt)
             lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):

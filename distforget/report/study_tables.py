@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget import schemas
-from distforget.analysis.comparisons import EXPERIMENTS, Experiment, compare, kind_of
+from distforget.analysis.comparisons import CONTRAST, EXPERIMENTS, Experiment, compare, kind_of
 from distforget.analysis.verdicts import Verdict, verdicts
 from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
 from distforget.payload import flat
@@ -98,7 +98,7 @@ class StudyTables:
     def score(self) -> str:
         """What its scores are called on axes."""
         if self.images:
-            return "SSIM" if self.metric == "ssim" else self.metric
+            return {"ssim": "SSIM", CONTRAST: "SSIM above the null"}.get(self.metric, self.metric)
         return "KM"
 
     @property

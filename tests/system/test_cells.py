@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
         share = Share("cpu", 1, 0, 1, 1)
         lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
         # Far more actors than there is room for: those that there is room for do it all.
-        groups = [(state, [step]) for state, step in cells]
+        groups = [(partial(replace, state), [step]) for state, step in cells]
         outcomes = list(run_groups(plan.study, store, groups, replace(share, workers=8)))
     assert lost == [keys[1]]
     assert sorted(seen) == sorted([keys[0], *keys[3:]])

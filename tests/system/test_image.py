@@ -90,8 +90,9 @@ def test_a_picture_of_each_model_is_written(study: Undisturbed) -> None:
 def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:
     found = pd.read_parquet(study.tables / "comparisons.parquet")
     assert set(found["experiment"]) == {"E1", "E2", "E6", "retrained", "placebo"}
-    assert set(found["metric"]) == {"ssim"}
-    assert "control: ssim of trained against never-trained samples" in study.output
+    assert set(found["metric"]) == {"ssim_contrast"}
+    assert set(found[found["role"] == "other"]["dose"]) == {0, 1}
+    assert "control: ssim_contrast of trained against never-trained samples" in study.output
 
 
 def test_a_second_start_computes_nothing(study: Undisturbed) -> None:

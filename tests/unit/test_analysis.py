@@ -416,5 +416,22 @@ def test_what_is_left_of_an_image_is_compared_with_nothing() -> None:
         }  # fmt: skip
 
 
+def test_controls_of_images_are_the_others_before_and_after() -> None:
+    rows = [{**row, "track": "image"} for row in ROWS if row["model"] == "m1"]
+    found = [r for r in compare(table(rows), METRIC, MARGIN).to_pylist() if r["role"] == "other"]
+    missing = sum(c[0] == "m1" and (c[1], c[2]) in PLAIN for c in MISSING)
+    assert len(found) == len(PLAIN) * len(DOSES) * len(SEEDS) * TARGETS - missing
+    for row in found:
+        state = {"role": "other", **{n: row[n] for n in ("dose", "seed")}}
+        cell = {n: row[n] for n in ("method", "variant", "unlearned")}
+        before, after = mean(rows, phase="pre_unlearn", **state), mean(rows, **state, **cell)
+        assert (row["experiment"], row["expected"], row["quantity"]) == (
+            "E2", "zero", "post-pre_unlearn"
+        )  # fmt: skip
+        assert before
+        assert after
+        assert (row["left"], row["right"]) == pytest.approx((after[0], before[0]), abs=1e-12)
+
+
 def test_nothing_asked_is_no_damage() -> None:
     assert damages(table([]), cells_table()) == []

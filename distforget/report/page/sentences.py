@@ -17,6 +17,7 @@ SIDES: dict[Quantity, tuple[str, str]] = {
     "enhanced-plain": ("after the enhanced scheme", "after the plain method"),
     "post-retrained": ("after unlearning", "in a model trained without the target"),
     "post-placebo": ("after unlearning", "after unlearning an unrelated sample instead"),
+    "post-null": ("after unlearning", "for never-trained samples"),
 }
 """What the two numbers of a verdict are of."""
 
