@@ -87,6 +87,7 @@ class DatasetConfig(Frozen):
         "a datasets hub id (hub), or MNIST, FashionMNIST, CIFAR10 (torchvision)",
     )
     split: str = Field("train", description="split of a hub or torchvision dataset")
+    revision: str = Field("", description="commit or branch of a hub dataset; empty: the newest")
     targets: int = Field(50, ge=1, description="number of targets x_i in the data; images: 3")
     similar_per_target: int = Field(
         50, ge=0, description="similar samples S(x_i) of each target; images: 5"
@@ -168,6 +169,11 @@ class DatasetConfig(Frozen):
                         raise ValueError(
                             f"{field} is {value!r}, but similarity {chosen!r} needs it above 0"
                         )
+        if self.revision and self.source != "hub":
+            raise ValueError(
+                f"revision is {self.revision!r}, but it belongs to source 'hub' and source is "
+                f"{self.source!r}; delete one of the two"
+            )
         return self
 
 

@@ -171,5 +171,8 @@ def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
 
 
 def object_store_bytes() -> float:
-    """Size of the cluster's object store."""
-    return resources().get("object_store_memory", 0.0)
+    """Size of the object store of this node, where the driver puts weights."""
+    here = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call] # Ray's gap
+    own = next(node["Resources"] for node in nodes if node["NodeID"] == here)
+    return float(own.get("object_store_memory", 0.0))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from distforget.dataset_config import DatasetConfig
 from distforget.study import UsageError
 
 
-def load(path: str, split: str, instead: str) -> Any:
-    """A `datasets.Dataset`.
+def load(config: DatasetConfig, instead: str) -> Any:
+    """The `datasets.Dataset` at `path`, its `split` as of `revision`.
 
     Args:
         instead: the source to use where there is no hub, for the message.
@@ -19,17 +20,20 @@ def load(path: str, split: str, instead: str) -> Any:
     import datasets
 
     try:
-        return datasets.load_dataset(path, split=split)
+        return datasets.load_dataset(
+            config.path, split=config.split, revision=config.revision or None
+        )
     except Exception as error:
         # The library raises whatever its transport raises; each means that there is no data.
         text = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{name(path, split)}: cannot be loaded from the hub ({type(error).__name__}: {text}); "
-            f"check dataset.path and dataset.split, set HF_ENDPOINT to a reachable mirror, set "
+            f"{name(config)}: cannot be loaded from the hub ({type(error).__name__}: {text}); "
+            f"check dataset.path, split and revision, set HF_ENDPOINT to a reachable mirror, set "
             f"HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use {instead}"
         ) from error
 
 
-def name(path: str, split: str) -> str:
+def name(config: DatasetConfig) -> str:
     """What messages call a dataset of the hub."""
-    return f"{path} (split {split})"
+    at = f", revision {config.revision}" if config.revision else ""
+    return f"{config.path} (split {config.split}{at})"

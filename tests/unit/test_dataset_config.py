@@ -16,6 +16,7 @@ def test_images_have_defaults_of_their_own() -> None:
     study = Study.model_validate({**IMAGES, "dataset": {}})
     assert study.dataset.model_dump() == {
         "name": "digits", "source": "digits", "path": "", "split": "train",
+        "revision": "",
         "targets": 3, "similar_per_target": 5, "per_class": 50, "unseen_per_class": 20,
         "similarity": "mask", "block": 2, "masked_fraction": 0.3, "sigma": 0.0,
         "others": 0, "neighbours_per_target": 0, "paraphrases_per_target": 0,
@@ -39,6 +40,7 @@ def test_images_have_defaults_of_their_own() -> None:
         (CONTENT, "dataset.image_column", "i", "dataset.image_column is 'i', .*track 'image'"),
         (CONTENT, "dataset.root", "r", "root is 'r', but it belongs to source 'torchvision'"),
         (CONTENT, "dataset.source", "npz", "source is 'npz', .*its sources: biographies, file"),
+        (CONTENT, "dataset", {"revision": "v2"}, "revision is 'v2', but it belongs to source"),
         *(
             (IMAGES, f"dataset.{f}", 4, rf"dataset.{f} is 4, but it belongs to track 'text'")
             for f in ("others", "neighbours_per_target", "paraphrases_per_target")
@@ -64,7 +66,7 @@ def test_a_field_in_the_wrong_place_is_named(
 
 
 def test_every_field_of_a_dataset_is_of_one_track_or_of_both() -> None:
-    shared = ("name", "source", "path", "split", "targets", "similar_per_target")
+    shared = ("name", "source", "path", "split", "revision", "targets", "similar_per_target")
     found = [*FIELDS["text"], *FIELDS["image"], *shared]
     assert sorted(found) == sorted(DatasetConfig.model_fields)
 

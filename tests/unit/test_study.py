@@ -101,6 +101,7 @@ DECIDING: dict[str, Any] = {
     "dataset.source": {"dataset.source": "biographies", "dataset.path": ""},
     "dataset.path": "other/data",
     "dataset.split": "validation",
+    "dataset.revision": "v2",
     "dataset.targets": 4,
     "dataset.similar_per_target": 4,
     "dataset.others": 7,

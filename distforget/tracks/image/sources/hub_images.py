@@ -19,8 +19,8 @@ def read(config: DatasetConfig) -> Pool:
     Raises:
         UsageError: it cannot be loaded, a column is missing, or a row is not as expected.
     """
-    where = hub.name(config.path, config.split)
-    data = hub.load(config.path, config.split, "source: folder")
+    where = hub.name(config)
+    data = hub.load(config, "source: folder")
     for field in ("image_column", "label_column"):
         if getattr(config, field) not in data.column_names:
             raise UsageError(

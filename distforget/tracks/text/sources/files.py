@@ -54,8 +54,8 @@ def read(config: DatasetConfig) -> pa.Table:
             file, line, column and fix.
     """
     if config.source == "hub":
-        columns, rows = _hub_rows(config.path, config.split)
-        where = hub.name(config.path, config.split)
+        columns, rows = _hub_rows(config)
+        where = hub.name(config)
     else:
         columns, rows = _file_rows(Path(config.path).expanduser())
         where = config.path
@@ -376,8 +376,8 @@ def _undecodable(batch: pa.RecordBatch, rows_before: int) -> str:
     raise AssertionError("every value can be decoded")
 
 
-def _hub_rows(path: str, split: str) -> tuple[list[str], Iterator[Row]]:
-    data = hub.load(path, split, "source: file")
-    where = hub.name(path, split)
+def _hub_rows(config: DatasetConfig) -> tuple[list[str], Iterator[Row]]:
+    data = hub.load(config, "source: file")
+    where = hub.name(config)
     rows = ((f"{where}: row {number}", row) for number, row in enumerate(data, 1))
     return list(data.column_names), rows
