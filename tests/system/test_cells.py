@@ -96,7 +96,7 @@ def test_a_worker_whose_gpu_has_failed_ends(
     with pytest.raises(SystemExit):
         Worker(plan.study, store, Device("cpu", 1)).run(state, step)
     (attempt,) = store.attempts(step.key)
-    assert (attempt.error_class, attempt.state) == ("AcceleratorError", "failed")
+    assert (attempt.error_class, attempt.state) == ("AcceleratorError", "lost")
 
 
 def test_a_disk_that_takes_no_claim_is_an_outcome_of_each_cell(
