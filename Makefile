@@ -39,10 +39,14 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/finetune.py --quick
+	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/page.py
+	$(BIN)/python benchmarks/ssim.py
+	$(BIN)/python benchmarks/stacking.py
 
 bench-cells: $(INSTALLED)
 	$(BIN)/python benchmarks/cells.py
+	$(BIN)/python benchmarks/cells.py --adapter
 
 $(INSTALLED): pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
