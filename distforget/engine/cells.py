@@ -151,8 +151,8 @@ def run_cells(
         return []
     # One may have been done, but its worker lost before it was reported.
     left = [[key for key in keys[first:end] if key not in seen] for first, end in trials]
-    open_ = [[key for key in some if not store.is_done(key)][:together] for some in left]
-    return [key for some in open_ for key in some]
+    begun = ([key for key in some if not store.is_done(key)][:together] for some in left)
+    return [key for some in begun for key in some]
 
 
 def shares(cells: int, workers: int, together: int = 1) -> list[tuple[int, int]]:
