@@ -1,30 +1,105 @@
-"""The tiny study where there is a GPU: `pytest -m gpu`."""
+"""What runs on a GPU, against the same on the CPU: `pytest -m gpu`."""
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file
 
 from tests.conftest import study_content, write_study
 from tests.running import run
+from tests.unit.test_generation import ARCHITECTURES, make_case, replaced
+
+pytestmark = pytest.mark.gpu
+
+STUDIES: dict[str, dict[str, Any]] = {
+    "weights": {
+        "dataset": {
+            "targets": 3, "similar_per_target": 3, "others": 4, "paraphrases_per_target": 2,
+        },
+        "methods": [
+            "GA_KLN", "GA_GDN", "NPO_KLN", "NPO_GDN", "GDR", "GDR_KLN", "GDR_GDN", "TV",
+            {"name": "NPO_GDN", "enhanced": {"paraphrases": 2}},
+            {"name": "retrain", "targets": 1},
+        ],
+    },
+    "adapters": {"adapter": {"rank": 4}},
+}  # fmt: skip
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_study_on_a_gpu(dtype: str, tiny_model: Path, tmp_path: Path) -> None:
-    study = write_study(tmp_path / "tiny.yaml", study_content(tiny_model, dtype=dtype))
-    arguments = ["--device", "cuda", "--cells-per-device", "2"]
-    done = run("run", str(study), "--store", str(tmp_path / "store"), *arguments)
+def tables(study: Path | str, store: Path, *arguments: str) -> dict[str, pd.DataFrame]:
+    """Tables of a study after a run in which every cell was done."""
+    done = run("run", str(study), "--store", str(store), *arguments)
     assert done.process.returncode == 0, done.text
-    cells = pd.read_parquet(tmp_path / "store/studies/tiny/cells.parquet")
-    assert set(cells["state"]) == {"done"}
+    (folder,) = (store / "studies").iterdir()
+    found = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("cells", "training")}
+    assert set(found["cells"]["state"]) == {"done"}
+    return found
 
 
-@pytest.mark.gpu
-def test_a_study_of_images_on_a_gpu(tmp_path: Path) -> None:
-    done = run("run", "smoke-image", "--store", str(tmp_path / "store"))
-    assert done.process.returncode == 0, done.text
-    cells = pd.read_parquet(tmp_path / "store/studies/smoke-image/cells.parquet")
-    assert set(cells["state"]) == {"done"}
+@pytest.mark.parametrize("kind", STUDIES)
+def test_a_study_computes_what_it_computes_on_the_cpu(
+    kind: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path / "tiny.yaml", study_content(tiny_model, **STUDIES[kind]))
+    there = tables(study, tmp_path / "gpu", "--device", "cuda", "--cells-per-device", "2")
+    here = tables(study, tmp_path / "cpu", "--device", "cpu")
+    np.testing.assert_allclose(there["training"]["loss"], here["training"]["loss"], rtol=1e-3)
+    for column in ("steps", "diverged"):
+        assert list(there["cells"][column]) == list(here["cells"][column])
+    for column in ("first_loss", "last_loss"):
+        np.testing.assert_allclose(there["cells"][column], here["cells"][column], rtol=1e-2)
+
+
+@pytest.mark.parametrize("checkpointing", [[], ["--gradient-checkpointing"]])
+def test_a_study_in_bfloat16(checkpointing: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    content = study_content(tiny_model, dtype="bfloat16", methods=["NPO_KLN"])
+    study = write_study(tmp_path / "tiny.yaml", content)
+    store = tmp_path / "store"
+    training = tables(study, store, "--device", "cuda", *checkpointing)["training"]
+    loss = training.set_index(["dose", "epoch"])["loss"]
+    assert all(loss[dose, 2] < loss[dose, 1] for dose in (0, 3))
+    weights = [load_file(file) for file in store.glob("done/*/weights.safetensors")]
+    assert {str(tensor.dtype) for file in weights for tensor in file.values()} == {"torch.bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "arguments"),
+    [
+        ("float32", ["--zero-stage", "1"]),
+        ("float32", ["--zero-stage", "3"]),
+        ("float32", ["--zero-stage", "2", "--offload"]),
+        ("bfloat16", ["--zero-stage", "3", "--gradient-checkpointing"]),
+    ],
+)
+def test_deepspeed_follows_torch(
+    dtype: str, arguments: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    content = study_content(tiny_model, dtype=dtype, doses=["all"], methods=["TV"])
+    study = write_study(tmp_path / "tiny.yaml", content)
+    plain = tables(study, tmp_path / "torch", "--device", "cuda")["training"]
+    arguments = ["--stepper", "deepspeed", *arguments]
+    found = tables(study, tmp_path / "zero", "--device", "cuda", *arguments)["training"]
+    tolerance = 1e-3 if dtype == "float32" else 1e-2
+    np.testing.assert_allclose(found["loss"], plain["loss"], rtol=tolerance)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_answers_are_those_of_a_naive_loop_on_the_cpu(architecture: str, tmp_path: Path) -> None:
+    case = make_case(architecture, tmp_path)
+    case.module.to("cuda")
+    assert case.generate().tokens == case.answers
+    drafts = replaced(case, random.Random(0))
+    assert case.generate(drafts).tokens == case.answers
+
+
+def test_a_study_of_images(tmp_path: Path) -> None:
+    there = tables("smoke-image", tmp_path / "gpu", "--device", "cuda")["training"]
+    here = tables("smoke-image", tmp_path / "cpu", "--device", "cpu")["training"]
+    np.testing.assert_allclose(there["loss"], here["loss"], rtol=0.05)
+    np.testing.assert_allclose(there["held_out_accuracy"], here["held_out_accuracy"], atol=0.1)

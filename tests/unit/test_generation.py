@@ -6,6 +6,7 @@ columns only, and large weights make answers vary: a wrong position, mask or gap
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -318,3 +319,14 @@ def test_a_learner_takes_earlier_answers_as_drafts(tiny_model: Path) -> None:
     with Watched(module) as drafted:
         assert learner.ask(asked, drafts=said) == (said, examples.answer_sizes.tolist())
     assert len(drafted.shapes) < len(plain.shapes) / 2
+
+
+def test_a_module_that_keeps_no_cache_is_not_believed(case: Case) -> None:
+    class Forgetful(torch.nn.Module):
+        device = torch.device("cpu")
+
+        def forward(self, **arguments: Any) -> Any:
+            return case.module(**{k: v for k, v in arguments.items() if k != "cache"})
+
+    with pytest.raises(RuntimeError, match="Forgetful did not keep keys and values"):
+        dataclasses.replace(case, module=Forgetful()).generate()

@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
@@ -258,6 +259,12 @@ class Batch:
                 cache=self.cache,
                 use_cache=True,
                 logits_to_keep=width,
+            )
+        if self._columns() != columns:  # a module that leaves the cache empty answers nonsense
+            raise RuntimeError(
+                f"{type(self.module).__name__} did not keep keys and values in the cache it was "
+                f"given, with transformers {transformers.__version__}; install the version of "
+                "constraints.txt"
             )
         chosen: list[list[int]] = output.logits.argmax(-1).tolist()
         return chosen
