@@ -10,11 +10,10 @@ demo: $(INSTALLED)
 	$(BIN)/distforget run demo-image --store results
 	$(BIN)/distforget report demo-image --store results
 
-# Two files of system tests at once: they mostly wait for processes to start. Jobs and kills alone.
+# Two files of system tests at once, the longest first: they mostly wait for processes to start.
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/system --ignore tests/system/test_job.py
-	$(BIN)/python -m pytest tests/system/test_job.py tests/faults
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/system
 
 # Each command that README shows, after `make demo`.
 readme: $(INSTALLED)

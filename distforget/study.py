@@ -20,11 +20,11 @@ from distforget.frozen import NAME_PATTERN, Frozen, Name
 from distforget.image_config import IMAGE_METRICS, ImageConfig
 
 PLACEBO = "placebo"
+"""Variant of the cells that unlearn an unrelated sample instead of the target."""
 LOW = "enhanced-low"
 """Begins the names of variants enhanced by noise alone (the paper's low controllability)."""
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What is read of a model's folder, and so is part of its key."""
-"""Variant of the cells that unlearn an unrelated sample instead of the target."""
 
 Scalar = bool | int | float | str
 Dose = Annotated[int, Field(ge=0)] | Literal["all"]

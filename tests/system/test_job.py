@@ -30,12 +30,12 @@ def free_port() -> int:
 @pytest.fixture
 def head() -> Iterator[str]:
     """A Ray head of its own; stopped with its own processes, so that no other Ray is touched."""
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     process = subprocess.Popen(
         [
             RAY, "start", "--head", "--block", "--num-cpus=3", f"--port={port}",
             "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}",
-            "--disable-usage-stats",
+            f"--dashboard-agent-listen-port={agent}", "--disable-usage-stats",
         ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
