@@ -5,10 +5,8 @@ INSTALLED := .venv/.installed
 
 .PHONY: demo test readme browser faults lint bench bench-cells clean
 demo: $(INSTALLED)
-	$(BIN)/distforget run demo --store results
-	$(BIN)/distforget report demo --store results
-	$(BIN)/distforget run demo-image --store results
-	$(BIN)/distforget report demo-image --store results
+	$(BIN)/distforget run demo --store results --full-page
+	$(BIN)/distforget run demo-image --store results --full-page
 
 # Two files of system tests at once, the longest first: they mostly wait for processes to start.
 test: $(INSTALLED) lint

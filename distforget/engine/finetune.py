@@ -252,7 +252,8 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         if learner.slots is not None:
             found = learner.slots.weights(0)
         fill = trained(step, found, training.history)
-        job.store.commit(step, fill, device=job.device, seconds=training.history[-1].seconds)
+        seconds, threads = training.history[-1].seconds, torch.get_num_threads()
+        job.store.commit(step, fill, device=job.device, threads=threads, seconds=seconds)
 
 
 def check_lengths(examples: Examples, rows: pa.Table, most: int) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import torch
 
 from distforget import schemas
 from distforget.engine.worker import Device, Worker, tuned_state
@@ -37,7 +36,7 @@ def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result,
     It runs in an empty store that is gone afterwards and holds nothing but the cell's inputs as
     they are stored: dataset, base model, fine-tuned weights (of retrain: those trained without the
     target), reference, and the answers before unlearning. Of the stored result nothing but the
-    payload is read before the new one is there.
+    payload and the number of threads is read before the new one is there.
 
     Args:
         name: as in column `cell` of table `cells`.
@@ -56,7 +55,9 @@ def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result,
         clean = Store(Path(folder))
         asked = plan.before(step)[1]
         _give(clean, store, [*step.inputs.values(), *[asked] * store.is_done(asked.key)])
-        worker = Worker(plan.study, clean, Device(device, torch.get_num_threads()))
+        # Sums over other numbers of threads differ in their last digits, and attacks amplify that.
+        threads = store.manifest(step.key)["threads"]
+        worker = Worker(plan.study, clean, Device(device, threads))
         outcome = worker.run(tuned_state(step, clean, asked), step)
         if not outcome.done:
             raise StoreError(f"cell {name} failed when it was run again: {outcome.error}")

@@ -158,8 +158,12 @@ class Worker:
         filled = self._cells(steps)
         seconds = (time.monotonic() - began) / len(steps)
         for step, fill in zip(steps, filled, strict=True):
-            self.store.commit(step, fill, device=self.device.name, seconds=seconds)
+            self._commit(step, fill, seconds)
             yield Outcome(step.key, True, seconds)
+
+    def _commit(self, step: Step, fill: Callable[[Path], None], seconds: float) -> None:
+        name, threads = self.device.name, self.device.threads
+        self.store.commit(step, fill, device=name, threads=threads, seconds=seconds)
 
     def _run(self, state: State, step: Step) -> Outcome:
         store, began = self.store, time.monotonic()
@@ -176,7 +180,7 @@ class Worker:
             self.learner.repetition = step.about.get("seed", 0)
             fill = work(step)
             seconds = time.monotonic() - began
-            store.commit(step, fill, device=self.device.name, seconds=seconds)
+            self._commit(step, fill, seconds)
         except DiskError:
             raise
         except Exception as error:  # the one place where a step's error becomes a row

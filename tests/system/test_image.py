@@ -95,9 +95,14 @@ def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:
     assert "control: ssim_contrast of trained against never-trained samples" in study.output
 
 
-def test_a_second_start_computes_nothing(study: Undisturbed) -> None:
-    again = run("run", str(study.study), "--store", str(study.store))
+def test_a_second_start_computes_nothing_and_draws_the_full_page_when_asked(
+    study: Undisturbed,
+) -> None:
+    figures = study.tables / "report/figures"
+    assert not figures.exists()
+    again = run("run", str(study.study), "--store", str(study.store), "--full-page")
     assert "0 steps computed now" in again.text
+    assert len(list(figures.glob("*.png"))) > 1
     plan, store = make_plan(load_study(str(study.study))), Store(study.store)
     assert all(store.is_done(step.key) for step in plan.steps())
 
