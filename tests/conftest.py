@@ -82,9 +82,20 @@ def make_tiny_model(folder: Path, architecture: str = "llama", chat: bool = True
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Llama with a chat template."""
-    return make_tiny_model(tmp_path_factory.mktemp("tiny") / "llama")
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of this test run see."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with a chat template, made by the process that needs it first."""
+    folder = shared / "llama"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make_tiny_model(tmp_path_factory.mktemp("tiny") / "llama").rename(folder)
+    return folder
 
 
 def study_content(model: Path | str, **changes: Any) -> dict[str, Any]:
@@ -119,20 +130,19 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def undisturbed(
-    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+    tiny_model: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Undisturbed:
     """The tiny study, run once from start to end by the process that needs it first."""
-    base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "finished"
-    with FileLock(f"{shared}.lock"):
-        if not shared.exists():
+    finished = shared / "finished"
+    with FileLock(f"{finished}.lock"):
+        if not finished.exists():
             making = tmp_path_factory.mktemp("making")
             study = write_study(making / "tiny.yaml", study_content(tiny_model))
             done = run("run", str(study), "--store", str(making / "store"))
             assert done.process.returncode == 0, done.text
             (making / "output.txt").write_text(done.text)
-            making.rename(shared)
+            making.rename(finished)
     own = tmp_path_factory.mktemp("undisturbed") / "store"
-    shutil.copytree(shared / "store", own, symlinks=True)
-    output = (shared / "output.txt").read_text()
-    return Undisturbed(shared / "tiny.yaml", own, output, own / "studies/tiny")
+    shutil.copytree(finished / "store", own, symlinks=True)
+    output = (finished / "output.txt").read_text()
+    return Undisturbed(finished / "tiny.yaml", own, output, own / "studies/tiny")
