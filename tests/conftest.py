@@ -14,7 +14,7 @@ from filelock import FileLock
 from tests.running import Undisturbed, run
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as distforget does, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # as distforget does, before torch is imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 CHAT_TEMPLATE = (
