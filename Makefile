@@ -8,7 +8,7 @@ demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results --full-page
 	$(BIN)/distforget run demo-image --store results --full-page
 
-# Two files of system tests at once, the longest first: they mostly wait for processes to start.
+# Two files at once, kills first, since they take longest: they mostly wait for processes to start.
 test: $(INSTALLED) lint
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/system
