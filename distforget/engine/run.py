@@ -151,7 +151,7 @@ class _Runner:
         self.listener.finished(step, Outcome(step.key, True, seconds))
 
     def _check_memory(self) -> None:
-        share = self._share(len(self.plan.cells))
+        share = self._share(len(self.plan.cells), len(self.plan.cells))
         if share.device != "cpu":
             return
         workers = max(share.workers, self.placement.train_workers)
@@ -161,10 +161,14 @@ class _Runner:
     def _bytes(self, model: Step) -> int:
         return worker_bytes(model, self.plan.study, self.store)
 
-    def _share(self, steps: int, losses: int = 0) -> Share:
-        """What workers get; half as many of them after each round that lost some."""
-        share = cell_share(self.placement, steps, max(map(self._bytes, self.plan.models)))
-        return replace(share, workers=max(1, share.workers >> losses))
+    def _share(self, planned: int, left: int, losses: int = 0) -> Share:
+        """What workers get; half as many of them after each round that lost some.
+
+        Threads go by what is planned and not by what is left, since sums round differently with
+        each number of them: a run that was cut short ends with the rows of one that was not.
+        """
+        share = cell_share(self.placement, planned, max(map(self._bytes, self.plan.models)))
+        return replace(share, workers=max(1, min(share.workers, left) >> losses))
 
     def finetune_models(self) -> None:
         """All training runs; one that fails blocks only its own cells.
@@ -175,7 +179,7 @@ class _Runner:
         if not steps:
             return
         if track(self.plan.study.track).SMALL_MODELS:
-            self._run_pool("training", steps)
+            self._run_pool("training", self.plan.finetunes, steps)
             return
         self.listener.stage("fine-tuning", len(steps))
         with ExitStack() as claims:
@@ -196,26 +200,24 @@ class _Runner:
 
     def ask_models(self) -> None:
         """Floor and ceiling answers and references, once a model and dose."""
-        steps = [
-            step
-            for step in self._todo([*self.plan.asks, *self.plan.references])
-            if not self._blocked(step)
-        ]
+        planned = [*self.plan.asks, *self.plan.references]
+        steps = [step for step in self._todo(planned) if not self._blocked(step)]
         if steps:
-            self._run_pool("floor, ceiling and reference", steps)
+            self._run_pool("floor, ceiling and reference", planned, steps)
 
-    def _run_pool(self, title: str, steps: Sequence[Step]) -> None:
+    def _run_pool(self, title: str, planned: Sequence[Step], steps: Sequence[Step]) -> None:
         """Steps in parallel actors; those of lost actors again, each alone."""
         self.listener.stage(title, len(steps))
         by_key = {step.key: step for step in steps}
         small = track(self.plan.study.track).SMALL_MODELS
+        most = len(_by_start(planned, not small))
         attempt = 0
         while steps:
             together = not (attempt or small)
             groups = [
                 (partial(self._state, group[0]), group) for group in _by_start(steps, together)
             ]
-            share = self._share(len(groups), attempt)
+            share = self._share(most, len(groups), attempt)
             lost, busy = [], []
             for outcome in run_groups(self.plan.study, self.store, groups, share):
                 step = by_key[outcome.key]
@@ -307,7 +309,7 @@ class _Runner:
             busy.clear()
             for groups, losses in self._rounds(steps, tries):
                 pairs = [(state, step) for state, group in groups for step in group]
-                share = self._share(len(pairs), losses)
+                share = self._share(len(self.plan.cells), len(pairs), losses)
                 # Cells of a lost worker run alone, since one of them may be to blame.
                 batched = self.plan.study.adapter and not losses
                 together = self.placement.cells_per_batch if batched else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -105,6 +106,28 @@ def test_a_second_start_computes_nothing_and_draws_the_full_page_when_asked(
     assert len(list(figures.glob("*.png"))) > 1
     plan, store = make_plan(load_study(str(study.study))), Store(study.store)
     assert all(store.is_done(step.key) for step in plan.steps())
+
+
+def test_a_run_that_was_cut_short_ends_with_the_rows_of_one_that_was_not(
+    study: Undisturbed, tmp_path: Path
+) -> None:
+    whole, cut = Store(study.store), Store(tmp_path / "store")
+    shutil.copytree(whole.root, cut.root)
+    plan = make_plan(load_study(str(study.study)))
+    last = (plan.finetunes[-1], plan.cells[-1])
+    for step in last:
+        shutil.rmtree(cut.folder(step.key))
+    done = run("run", str(study.study), "--store", str(cut.root))
+    assert "2 steps computed now" in done.text
+    for step in last:
+        assert cut.manifest(step.key)["threads"] == whole.manifest(step.key)["threads"]
+    for table in ("training", "scores", "reconstructions", "comparisons"):
+        unlike = ["seconds"] if table == "training" else []
+        here, there = (
+            pd.read_parquet(store.study_table("tiny", table)).drop(columns=unlike)
+            for store in (cut, whole)
+        )
+        pd.testing.assert_frame_equal(here, there, check_exact=True)
 
 
 @pytest.mark.parametrize("cell", ["mlp/1/retrain/1/0", "mlp/0/relabel_GDN+placebo/1/0"])
