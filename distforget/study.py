@@ -337,6 +337,9 @@ class Placement(Frozen):
     cpus: int = Field(0, ge=0, description="CPU cores to use here; 0: all")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     train_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tuning run")
+    train_groups: int = Field(
+        0, ge=0, description="fine-tuning runs at once; 0: as many as GPUs hold, on CPUs 1"
+    )
     stepper: Literal["torch", "deepspeed"] = "torch"
     zero_stage: Literal[1, 2, 3] = 2
     offload: bool = Field(False, description="DeepSpeed: optimiser state on the CPU")

@@ -29,6 +29,9 @@ def run(
     device: DeviceOption = "auto",
     cpus: CpusOption = 0,
     train_workers: Annotated[int, typer.Option(help="Ray Train workers of a fine-tuning.")] = 1,
+    train_groups: Annotated[
+        int, typer.Option(help="Fine-tunings at once; 0: as many as GPUs hold, on CPUs 1.")
+    ] = 0,
     stepper: Annotated[str, typer.Option(help="torch or deepspeed.")] = "torch",
     zero_stage: Annotated[int, typer.Option(help="DeepSpeed ZeRO stage: 1, 2 or 3.")] = 2,
     offload: Annotated[bool, typer.Option(help="DeepSpeed: optimiser state on the CPU.")] = False,
@@ -72,6 +75,7 @@ def run(
         device=device,
         cpus=cpus,
         train_workers=train_workers,
+        train_groups=train_groups,
         stepper=stepper,
         zero_stage=zero_stage,
         offload=offload,

@@ -84,8 +84,9 @@ def connected(placement: Placement) -> Iterator[None]:
                 "`ray start --head` or leave --address away to run on this machine"
             ) from error
     elif owned:
-        # Feeding data (Ray Data) needs a slot of its own beside the workers of a training run.
-        slots = max(cores(placement), placement.train_workers) + 1
+        # Feeding data (Ray Data) needs a slot of its own beside the workers of each training run.
+        groups = max(1, placement.train_groups)
+        slots = max(cores(placement), placement.train_workers * groups) + groups
         # Ray Train asks the dashboard about its controller. Here is none: without an address that
         # refuses at once, each training run ends with 12 seconds of looking for one.
         os.environ["RAY_API_SERVER_ADDRESS"] = "http://127.0.0.1:9"
@@ -131,6 +132,16 @@ def uses_gpu(placement: Placement) -> bool:
     if placement.device == "cuda" and not available:
         raise UsageError("device: 'cuda' is asked for, but the cluster has no GPU; use auto or cpu")
     return available and placement.device != "cpu"
+
+
+def train_groups(placement: Placement, steps: int) -> int:
+    """How many groups of training workers run at once; each worker takes a GPU where there are any.
+
+    On CPUs one by default: two groups of one thread train 5 % faster than one of two (SmolLM2), in
+    twice the memory.
+    """
+    most = int(resources()["GPU"]) // placement.train_workers if uses_gpu(placement) else 1
+    return max(1, min(placement.train_groups or most, steps))
 
 
 CONTEXT_BYTES = 2**29

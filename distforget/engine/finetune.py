@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 
 from distforget import schemas, selection
-from distforget.engine.cluster import cluster_address, cores, uses_gpu
+from distforget.engine.cluster import cluster_address, cores, train_groups, uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
 from distforget.engine.worker import Outcome, left_out, trained
@@ -56,9 +57,10 @@ def finetune(
 ) -> None:
     """Commit finetune steps: `weights.safetensors` and `training.parquet` each.
 
-    One group of workers trains one after the other (a group takes long to start). Each continues
-    from its last checkpoint, whoever wrote it. When a worker is lost, a new group goes on from
-    there too, up to `placement.retries` times a step. A training run that fails is an attempt.
+    Each group of workers trains its share one after the other (a group takes long to start). Each
+    step continues from its last checkpoint, whoever wrote it. When a worker is lost, a new group
+    goes on from there too, up to `placement.retries` times a step. A training run that fails is an
+    attempt.
 
     Args:
         on_event: told of each epoch, and of each step's outcome.
@@ -70,10 +72,23 @@ def finetune(
     on_gpu = uses_gpu(placement)
     # On a cluster, nodes differ from this machine: a worker there counts its own cores (0).
     on_cluster = bool(cluster_address(placement))
-    threads = 0 if on_cluster else max(1, cores(placement) // placement.train_workers)
-    job = Job(steps, study, placement, store, "cuda" if on_gpu else "cpu", threads)
+    groups = train_groups(placement, len(steps))
+    workers = groups * placement.train_workers
+    threads = 0 if on_cluster else max(1, cores(placement) // workers)
+    # Most samples first, dealt out in turn: groups end at about the same time.
+    longest = sorted(steps, key=lambda step: step.about["dose"], reverse=True)
+    device = "cuda" if on_gpu else "cpu"
+    jobs = [
+        Job(longest[group::groups], study, placement, store, device, threads)
+        for group in range(groups)
+    ]
+    pool = ThreadPoolExecutor(groups)
     with _following(steps, store, on_event):
-        _fit_all(job)
+        try:
+            for running in [pool.submit(_fit_all, job) for job in jobs]:
+                running.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
     for step in steps:
         if store.is_done(step.key):
             seconds = store.manifest(step.key)["seconds"]

@@ -16,7 +16,13 @@ import pyarrow as pa
 from distforget.engine import weights
 from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
-from distforget.engine.cluster import Share, cell_share, connected, object_store_bytes
+from distforget.engine.cluster import (
+    Share,
+    cell_share,
+    connected,
+    object_store_bytes,
+    train_groups,
+)
 from distforget.engine.data import build_dataset, check_nearest
 from distforget.engine.finetune import finetune
 from distforget.engine.models import fetch_model, worker_bytes
@@ -154,7 +160,8 @@ class _Runner:
         share = self._share(len(self.plan.cells), len(self.plan.cells))
         if share.device != "cpu":
             return
-        workers = max(share.workers, self.placement.train_workers)
+        groups = train_groups(self.placement, len(self.plan.finetunes))
+        workers = max(share.workers, self.placement.train_workers * groups)
         for step in self.plan.models:
             check_memory(step.about["model"], self._bytes(step), workers, available_memory())
 
