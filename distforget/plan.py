@@ -21,8 +21,8 @@ STAGE_VERSIONS = {
     "model": 2,
     "finetune": 4,
     "reference": 2,
-    "ask": 3,
-    "cell": 3,
+    "ask": 4,
+    "cell": 4,
 }
 
 ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")

@@ -19,6 +19,7 @@ from distforget.tracks.image.models import MLP, CNNConfig, MLPConfig, build
 from distforget.tracks.image.reconstruction import (
     candidate_labels,
     pixel_prior,
+    pixel_prior_gradient,
     reconstruct,
 )
 from distforget.tracks.image.ssim import best_matches
@@ -164,6 +165,35 @@ def test_the_prior_counts_pixels_out_of_range_and_bright_ones() -> None:
     bright = torch.tensor([3.0, 1, 2, 7]).log().mean()
     expected = 2 * (1 + 4) / 4 + 3 * bright.item()
     assert pixel_prior(pixels, config).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sparse_weight", [0, 3])
+def test_the_priors_gradient_is_autograds(sparse_weight: float) -> None:
+    config = ReconstructionConfig(range_weight=2, sparse_weight=sparse_weight, sparse_width=0.5)
+    pixels = 2 * torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pixels.requires_grad_()
+    (expected,) = torch.autograd.grad(pixel_prior(pixels, config), pixels)
+    torch.testing.assert_close(pixel_prior_gradient(pixels.detach(), config), expected)
+
+
+@settings(max_examples=15, deadline=None)
+@given(*problems)
+def test_on_a_span_the_equations_are_the_models_less_what_lies_outside(
+    bias: str, hidden: tuple[int, ...], seed: int
+) -> None:
+    model, images_ND, labels_N, multipliers_N = problem(bias, hidden, seed)
+    basis_KD = torch.linalg.qr(images_ND[:4].T).Q.T
+    coordinates_NK = images_ND @ basis_KD.T
+    inner = kkt.on_span(model, basis_KD)
+    here, there = (
+        kkt.squared_distances(m, kkt.margin_factors(m, inputs, labels_N, multipliers_N))
+        for m, inputs in ((inner, coordinates_NK), (model, coordinates_NK @ basis_KD))
+    )
+    first, whole = kkt.linear_layers(inner)[0], kkt.linear_layers(model)[0]
+    outside = kkt.squared_norm(whole) - kkt.squared_norm(first)
+    apart = here[0] * kkt.squared_norm(first) + outside
+    torch.testing.assert_close(apart, there[0] * kkt.squared_norm(whole))
+    torch.testing.assert_close(here[1:], there[1:])
 
 
 def test_classes_are_spread_evenly() -> None:

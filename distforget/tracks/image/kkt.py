@@ -12,6 +12,7 @@ al. 2023, "Deconstructing Data Reconstruction" (several classes, weight decay).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,19 @@ def margin_factors(
 def linear_layers(model: MLP) -> list[nn.Linear]:
     """The layers of an MLP, first to last."""
     return [layer for layer in model.layers if isinstance(layer, nn.Linear)]
+
+
+def on_span(model: MLP, basis_KD: Tensor) -> MLP:
+    """The same network for inputs given by their coordinates in an orthonormal basis (K, D).
+
+    Its equations are the model's, less what of the first layer no input of the span can explain.
+    """
+    found = copy.deepcopy(model)
+    first = linear_layers(found)[0]
+    first.weight = nn.Parameter(first.weight.detach() @ basis_KD.T)
+    first.in_features = len(basis_KD)
+    found.config = model.config.model_copy(update={"image_shape": (1, 1, len(basis_KD))})
+    return found
 
 
 def squared_distances(model: MLP, factors: Sequence[Factor]) -> list[Tensor]:

@@ -92,7 +92,9 @@ class _Attempt:
         self.mean_D = mean_CHW.flatten().to(weight)
         self.labels_N = candidate_labels(num_candidates, model.config.classes).to(weight.device)
         self.basis_KD = _span(model, num_candidates, config)
-        width = weight.shape[1] if self.basis_KD is None else len(self.basis_KD)
+        # Solved in coordinates, which are fewer than pixels: half the work.
+        self.solved = model if self.basis_KD is None else kkt.on_span(model, self.basis_KD)
+        width = kkt.linear_layers(self.solved)[0].in_features
         start_NK = weight.new_empty(num_candidates, width).normal_(generator=generator)
         self.coordinates_NK = (config.start_scale * start_NK).requires_grad_()
         self.log_multipliers_N = weight.new_zeros(num_candidates).requires_grad_()
@@ -106,7 +108,9 @@ class _Attempt:
         """Take steps up to a number of them."""
         while self.step < until:
             self.optimizer.zero_grad()
-            torch.autograd.backward(self._loss())
+            candidates_ND = self._candidates()
+            push_ND = pixel_prior_gradient(candidates_ND.detach() + self.mean_D, self.config)
+            torch.autograd.backward((self._distance(), candidates_ND), (None, push_ND))
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
@@ -114,15 +118,16 @@ class _Attempt:
     @torch.no_grad()
     def objective(self) -> float:
         """What is minimised, at this step's sharpness."""
-        return float(self._loss())
+        return float(self._distance() + pixel_prior(self._candidates() + self.mean_D, self.config))
 
     @torch.no_grad()
     def result(self) -> Reconstruction:
         """The candidates as they are, and how well they solve the equations."""
-        factors = self._factors(self._candidates(), kkt.step)
+        candidates_ND = self._candidates()
+        factors = self._factors(self.model, candidates_ND, kkt.step)
         sizes = torch.stack([kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)])
         apart = torch.stack(kkt.squared_distances(self.model, factors)) * sizes
-        images_NCHW = (self._candidates() + self.mean_D).reshape(-1, *self.model.config.image_shape)
+        images_NCHW = (candidates_ND + self.mean_D).reshape(-1, *self.model.config.image_shape)
         residual = float((apart.sum() / sizes.sum()).sqrt())
         return Reconstruction(images_NCHW, self.log_multipliers_N.exp(), residual)
 
@@ -132,19 +137,17 @@ class _Attempt:
         candidates_ND: Tensor = self.coordinates_NK @ self.basis_KD
         return candidates_ND
 
-    def _factors(self, candidates_ND: Tensor, slope: kkt.Slope) -> list[kkt.Factor]:
+    def _factors(self, model: MLP, inputs_NI: Tensor, slope: kkt.Slope) -> list[kkt.Factor]:
         multipliers_N = self.log_multipliers_N.exp()
-        return kkt.margin_factors(self.model, candidates_ND, self.labels_N, multipliers_N, slope)
+        return kkt.margin_factors(model, inputs_NI, self.labels_N, multipliers_N, slope)
 
     def _slope(self) -> kkt.Slope:
         start, end = self.config.sharpness_start, self.config.sharpness_end
         return kkt.sigmoid(start * (end / start) ** (self.step / self.config.steps))
 
-    def _loss(self) -> Tensor:
-        candidates_ND = self._candidates()
-        factors = self._factors(candidates_ND, self._slope())
-        loss = torch.stack(kkt.squared_distances(self.model, factors)).sum()
-        return loss + pixel_prior(candidates_ND + self.mean_D, self.config)
+    def _distance(self) -> Tensor:
+        factors = self._factors(self.solved, self.coordinates_NK, self._slope())
+        return torch.stack(kkt.squared_distances(self.solved, factors)).sum()
 
     @torch.no_grad()
     def _calibrate(self) -> None:
@@ -152,8 +155,8 @@ class _Attempt:
 
         Not by least squares: random candidates are as often as not turned away from the weights.
         """
-        factors = self._factors(self._candidates(), self._slope())
-        norms = kkt.relative_squared_norms(self.model, factors)
+        factors = self._factors(self.solved, self.coordinates_NK, self._slope())
+        norms = kkt.relative_squared_norms(self.solved, factors)
         share = self.config.start_share / math.sqrt(float(torch.stack(norms).mean()))
         self.log_multipliers_N += math.log(share)
 
@@ -168,8 +171,17 @@ def pixel_prior(pixels_ND: Tensor, config: ReconstructionConfig) -> Tensor:
     return prior
 
 
+def pixel_prior_gradient(pixels_ND: Tensor, config: ReconstructionConfig) -> Tensor:
+    """The gradient of `pixel_prior`, in a third of autograd's passes over the pixels."""
+    gradient_ND = (pixels_ND - pixels_ND.clamp(0, 1)).mul_(2 * config.range_weight)
+    if config.sparse_weight:
+        bright_ND = (pixels_ND.abs() + config.sparse_width).copysign_(pixels_ND)
+        gradient_ND += bright_ND.reciprocal_().mul_(config.sparse_weight)
+    return gradient_ND / pixels_ND.numel()
+
+
 def _span(model: MLP, num_candidates: int, config: ReconstructionConfig) -> Tensor | None:
-    """Rows that span the candidates (K, D), None for all images.
+    """Orthonormal rows that span the candidates (K, D), None for all images.
 
     At a stationary point the rows of [W1 | b1] are combinations of the training samples' [x, 1].
     """
@@ -177,4 +189,6 @@ def _span(model: MLP, num_candidates: int, config: ReconstructionConfig) -> Tens
         return None
     layer = kkt.linear_layers(model)[0]
     rank = max(1, round(config.span * num_candidates))
-    return kkt.right_singular_vectors(layer, rank)[:, : layer.in_features]
+    rows_KD = kkt.right_singular_vectors(layer, rank)[:, : layer.in_features]
+    basis_KD: Tensor = torch.linalg.qr(rows_KD.T).Q.T
+    return basis_KD
