@@ -338,7 +338,7 @@ class Placement(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     train_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tuning run")
     train_groups: int = Field(
-        0, ge=0, description="fine-tuning runs at once; 0: as many as GPUs hold, on CPUs 1"
+        0, ge=0, description="fine-tuning runs at once; 0: by GPUs, or one for each four cores"
     )
     stepper: Literal["torch", "deepspeed"] = "torch"
     zero_stage: Literal[1, 2, 3] = 2

@@ -30,7 +30,7 @@ def run(
     cpus: CpusOption = 0,
     train_workers: Annotated[int, typer.Option(help="Ray Train workers of a fine-tuning.")] = 1,
     train_groups: Annotated[
-        int, typer.Option(help="Fine-tunings at once; 0: as many as GPUs hold, on CPUs 1.")
+        int, typer.Option(help="Fine-tunings at once; 0: by GPUs, or one for each 4 cores.")
     ] = 0,
     stepper: Annotated[str, typer.Option(help="torch or deepspeed.")] = "torch",
     zero_stage: Annotated[int, typer.Option(help="DeepSpeed ZeRO stage: 1, 2 or 3.")] = 2,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 ENVIRONMENT = {
@@ -34,6 +35,7 @@ ENVIRONMENT |= {
 }
 os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
 
+import psutil  # noqa: E402
 import ray  # noqa: E402 # after its settings
 
 from distforget.study import Placement, UsageError  # noqa: E402
@@ -85,7 +87,7 @@ def connected(placement: Placement) -> Iterator[None]:
             ) from error
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of each training run.
-        groups = max(1, placement.train_groups)
+        groups = placement.train_groups or max(1, cores(placement) // 4)
         slots = max(cores(placement), placement.train_workers * groups) + groups
         # Ray Train asks the dashboard about its controller. Here is none: without an address that
         # refuses at once, each training run ends with 12 seconds of looking for one.
@@ -134,14 +136,39 @@ def uses_gpu(placement: Placement) -> bool:
     return available and placement.device != "cpu"
 
 
-def train_groups(placement: Placement, steps: int) -> int:
-    """How many groups of training workers run at once; each worker takes a GPU where there are any.
+def train_groups(placement: Placement, planned: int, worker_bytes: int) -> int:
+    """How many of all planned fine-tunings run at once.
 
-    On CPUs one by default: two groups of one thread train 5 % faster than one of two (SmolLM2), in
-    twice the memory.
+    Each of their workers has a GPU to itself or four cores: starting one takes about 20 s of a
+    core. On a cluster without GPUs it has all cores of its node, so that one runs at a time.
+
+    Args:
+        worker_bytes: memory that a worker takes, before activations.
     """
-    most = int(resources()["GPU"]) // placement.train_workers if uses_gpu(placement) else 1
-    return max(1, min(placement.train_groups or most, steps))
+    if uses_gpu(placement):
+        most = int(resources()["GPU"])
+    elif cluster_address(placement):
+        most = 1
+    else:
+        most = min(cores(placement) // 4, available_memory() // max(1, 2 * worker_bytes))
+    most //= placement.train_workers
+    return max(1, min(placement.train_groups or most, planned))
+
+
+def train_threads(placement: Placement, groups: int) -> int:
+    """Threads of each training worker; 0 on a cluster, where a worker counts its own cores."""
+    if cluster_address(placement):
+        return 0
+    return max(1, cores(placement) // (groups * placement.train_workers))
+
+
+def available_memory() -> int:
+    """Bytes of memory that can be had now, within a container's limit if there is one."""
+    free: int = psutil.virtual_memory().available
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free
 
 
 CONTEXT_BYTES = 2**29

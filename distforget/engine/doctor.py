@@ -13,8 +13,7 @@ import psutil
 import torch
 from packaging.requirements import Requirement
 
-from distforget.engine.cluster import connected
-from distforget.engine.run import available_memory
+from distforget.engine.cluster import available_memory, connected
 from distforget.plan import BUILTIN_MODELS
 from distforget.store import Store
 from distforget.study import Placement, UsageError

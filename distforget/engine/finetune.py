@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 
 from distforget import schemas, selection
-from distforget.engine.cluster import cluster_address, cores, train_groups, uses_gpu
+from distforget.engine.cluster import uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
 from distforget.engine.worker import Outcome, left_out, trained
@@ -49,47 +49,39 @@ class Job:
 
 
 def finetune(
-    steps: Sequence[Step],
+    dealt: Sequence[Sequence[Step]],
     study: Study,
     placement: Placement,
     store: Store,
+    threads: int,
     on_event: Callable[[Step, Epoch | Outcome], None],
 ) -> None:
     """Commit finetune steps: `weights.safetensors` and `training.parquet` each.
 
-    Each group of workers trains its share one after the other (a group takes long to start). Each
-    step continues from its last checkpoint, whoever wrote it. When a worker is lost, a new group
-    goes on from there too, up to `placement.retries` times a step. A training run that fails is an
-    attempt.
+    Each group of workers trains its steps one after the other (a group takes long to start). A step
+    continues from its last checkpoint, whoever wrote it. When a worker is lost, a new group goes on
+    from there too, up to `placement.retries` times a step. A training run that fails is an attempt.
 
     Args:
+        dealt: the steps of each group; groups run side by side.
+        threads: of a worker; 0: as many as it finds cores.
         on_event: told of each epoch, and of each step's outcome.
     """
     if study.adapter and placement.stepper == "deepspeed" and placement.zero_stage == 3:
         raise UsageError(
             "--zero-stage: stage 3 shards layers that adapters need whole; take 1 or 2, or torch"
         )
-    on_gpu = uses_gpu(placement)
-    # On a cluster, nodes differ from this machine: a worker there counts its own cores (0).
-    on_cluster = bool(cluster_address(placement))
-    groups = train_groups(placement, len(steps))
-    workers = groups * placement.train_workers
-    threads = 0 if on_cluster else max(1, cores(placement) // workers)
-    # Most samples first, dealt out in turn: groups end at about the same time.
-    longest = sorted(steps, key=lambda step: step.about["dose"], reverse=True)
-    device = "cuda" if on_gpu else "cpu"
-    jobs = [
-        Job(longest[group::groups], study, placement, store, device, threads)
-        for group in range(groups)
-    ]
-    pool = ThreadPoolExecutor(groups)
-    with _following(steps, store, on_event):
+    device = "cuda" if uses_gpu(placement) else "cpu"
+    jobs = [Job(steps, study, placement, store, device, threads) for steps in dealt]
+    every = [step for steps in dealt for step in steps]
+    pool = ThreadPoolExecutor(len(jobs))
+    with _following(every, store, on_event):
         try:
             for running in [pool.submit(_fit_all, job) for job in jobs]:
                 running.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    for step in steps:
+    for step in every:
         if store.is_done(step.key):
             seconds = store.manifest(step.key)["seconds"]
             on_event(step, Outcome(step.key, True, seconds))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
-import psutil
 import pyarrow as pa
 
 from distforget.engine import weights
@@ -18,10 +16,12 @@ from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
 from distforget.engine.cluster import (
     Share,
+    available_memory,
     cell_share,
     connected,
     object_store_bytes,
     train_groups,
+    train_threads,
 )
 from distforget.engine.data import build_dataset, check_nearest
 from distforget.engine.finetune import finetune
@@ -160,10 +160,13 @@ class _Runner:
         share = self._share(len(self.plan.cells), len(self.plan.cells))
         if share.device != "cpu":
             return
-        groups = train_groups(self.placement, len(self.plan.finetunes))
-        workers = max(share.workers, self.placement.train_workers * groups)
+        workers = max(share.workers, self.placement.train_workers * self._train_groups())
         for step in self.plan.models:
             check_memory(step.about["model"], self._bytes(step), workers, available_memory())
+
+    def _train_groups(self) -> int:
+        most = max(map(self._bytes, self.plan.models))
+        return train_groups(self.placement, len(self.plan.finetunes), most)
 
     def _bytes(self, model: Step) -> int:
         return worker_bytes(model, self.plan.study, self.store)
@@ -194,10 +197,24 @@ class _Runner:
                 claims.enter_context(self._claim(step))
             steps = [step for step in steps if not self.store.is_done(step.key)]
             if steps:
-                finetune(steps, self.plan.study, self.placement, self.store, self._trained)
+                groups = self._train_groups()
+                finetune(
+                    deal(steps, groups, self._cost),
+                    self.plan.study,
+                    self.placement,
+                    self.store,
+                    train_threads(self.placement, groups),
+                    self._trained,
+                )
 
     def _claim(self, step: Step) -> AbstractContextManager[bool]:
         return self.store.claim(step.key, lambda: self.listener.waiting(step))
+
+    def _cost(self, step: Step) -> float:
+        """About how long a fine-tuning takes, beside others: weights times rows."""
+        dataset, model = self.plan.study.dataset, step.inputs["model"]
+        rows = dataset.targets * (1 + int(step.about["dose"])) + dataset.others
+        return float(self._bytes(model) * rows)
 
     def _trained(self, step: Step, event: Epoch | Outcome) -> None:
         if isinstance(event, Outcome):
@@ -361,6 +378,14 @@ class _Runner:
             yield chosen
 
 
+def deal(steps: Sequence[Step], groups: int, cost: Callable[[Step], float]) -> list[list[Step]]:
+    """Steps to groups that end at about the same time: the longest first, to who has least."""
+    dealt: list[list[Step]] = [[] for _ in range(groups)]
+    for step in sorted(steps, key=cost, reverse=True):
+        min(dealt, key=lambda group: sum(map(cost, group))).append(step)
+    return [group for group in dealt if group]
+
+
 def _by_start(steps: Sequence[Step], together: bool = True) -> list[list[Step]]:
     """Steps that start from the same weights; each alone if not `together`."""
     groups: dict[str, list[Step]] = {}
@@ -402,12 +427,3 @@ def check_memory(model: str, worker_bytes: int, workers: int, free: int) -> None
             f"gradients, AdamW), {free / 2**30:.1f} GiB are free; lower --cell-workers or use a "
             "smaller model"
         )
-
-
-def available_memory() -> int:
-    """Bytes of memory that can be had now, within a container's limit if there is one."""
-    free: int = psutil.virtual_memory().available
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
