@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +25,7 @@ from distforget.engine.cluster import (
 )
 from distforget.engine.data import build_dataset, check_nearest
 from distforget.engine.finetune import finetune
+from distforget.engine.groups import by_start, deal
 from distforget.engine.models import fetch_model, worker_bytes
 from distforget.engine.pools import run_groups
 from distforget.engine.worker import Outcome, State
@@ -234,12 +235,12 @@ class _Runner:
         self.listener.stage(title, len(steps))
         by_key = {step.key: step for step in steps}
         small = track(self.plan.study.track).SMALL_MODELS
-        most = len(_by_start(planned, not small))
+        most = len(by_start(planned, not small))
         attempt = 0
         while steps:
             together = not (attempt or small)
             groups = [
-                (partial(self._state, group[0]), group) for group in _by_start(steps, together)
+                (partial(self._state, group[0]), group) for group in by_start(steps, together)
             ]
             share = self._share(most, len(groups), attempt)
             lost, busy = [], []
@@ -363,7 +364,7 @@ class _Runner:
         room = object_store_bytes() * OBJECT_STORE_SHARE
         chosen: list[tuple[State, list[Step]]] = []
         count, size = 0, 0
-        for whole in _by_start(steps):
+        for whole in by_start(steps):
             tuned = self.store.folder(whole[0].inputs["finetune"].key)
             more = (tuned / "weights.safetensors").stat().st_size
             for start in range(0, len(whole), self.placement.cells_per_tuner):
@@ -376,23 +377,6 @@ class _Runner:
                 count, size = count + len(group), size + more
         if chosen:
             yield chosen
-
-
-def deal(steps: Sequence[Step], groups: int, cost: Callable[[Step], float]) -> list[list[Step]]:
-    """Steps to groups that end at about the same time: the longest first, to who has least."""
-    dealt: list[list[Step]] = [[] for _ in range(groups)]
-    for step in sorted(steps, key=cost, reverse=True):
-        min(dealt, key=lambda group: sum(map(cost, group))).append(step)
-    return [group for group in dealt if group]
-
-
-def _by_start(steps: Sequence[Step], together: bool = True) -> list[list[Step]]:
-    """Steps that start from the same weights; each alone if not `together`."""
-    groups: dict[str, list[Step]] = {}
-    for step in steps:
-        start = step.inputs.get("finetune", step.inputs["model"])
-        groups.setdefault(start.key if together else step.key, []).append(step)
-    return list(groups.values())
 
 
 class _FirstFailures:

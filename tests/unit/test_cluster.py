@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from distforget.engine import cluster
 from distforget.engine.cluster import cells_that_fit
-from distforget.engine.run import deal
+from distforget.engine.groups import deal
 from distforget.plan import Step
 from distforget.study import Placement
 
