@@ -87,7 +87,7 @@ def connected(placement: Placement) -> Iterator[None]:
             ) from error
     elif owned:
         # Feeding data (Ray Data) needs a slot of its own beside the workers of each training run.
-        groups = placement.train_groups or max(1, cores(placement) // 4)
+        groups = placement.train_groups or max(1, _groups_of_cores(placement))
         slots = max(cores(placement), placement.train_workers * groups) + groups
         # Ray Train asks the dashboard about its controller. Here is none: without an address that
         # refuses at once, each training run ends with 12 seconds of looking for one.
@@ -150,9 +150,14 @@ def train_groups(placement: Placement, planned: int, worker_bytes: int) -> int:
     elif cluster_address(placement):
         most = 1
     else:
-        most = min(cores(placement) // 4, available_memory() // max(1, 2 * worker_bytes))
+        held = available_memory() // max(1, 2 * worker_bytes)
+        most = min(_groups_of_cores(placement), held)
     most //= placement.train_workers
     return max(1, min(placement.train_groups or most, planned))
+
+
+def _groups_of_cores(placement: Placement) -> int:
+    return cores(placement) // 4
 
 
 def train_threads(placement: Placement, groups: int) -> int:
@@ -169,6 +174,21 @@ def available_memory() -> int:
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return free
+
+
+def check_memory(model: str, worker_bytes: int, workers: int, free: int) -> None:
+    """Whether cells (or training workers) side by side fit into `free` bytes.
+
+    Raises:
+        UsageError: they do not.
+    """
+    needed = worker_bytes * workers
+    if needed > free:
+        raise UsageError(
+            f"memory: {workers} cells of {model} at once need {needed / 2**30:.1f} GiB (weights, "
+            f"gradients, AdamW), {free / 2**30:.1f} GiB are free; lower --cell-workers or use a "
+            "smaller model"
+        )
 
 
 CONTEXT_BYTES = 2**29

@@ -18,6 +18,7 @@ from distforget.engine.cluster import (
     Share,
     available_memory,
     cell_share,
+    check_memory,
     connected,
     object_store_bytes,
     train_groups,
@@ -31,7 +32,7 @@ from distforget.engine.pools import run_groups
 from distforget.engine.worker import Outcome, State
 from distforget.plan import Plan, Step
 from distforget.store import DiskError, Store
-from distforget.study import Placement, UsageError
+from distforget.study import Placement
 from distforget.tracks import track
 from distforget.training import Epoch
 
@@ -396,18 +397,3 @@ class _FirstFailures:
         self.any_done |= done
         self.failed += not done
         return not self.stopped
-
-
-def check_memory(model: str, worker_bytes: int, workers: int, free: int) -> None:
-    """Whether cells (or training workers) side by side fit into `free` bytes.
-
-    Raises:
-        UsageError: they do not.
-    """
-    needed = worker_bytes * workers
-    if needed > free:
-        raise UsageError(
-            f"memory: {workers} cells of {model} at once need {needed / 2**30:.1f} GiB (weights, "
-            f"gradients, AdamW), {free / 2**30:.1f} GiB are free; lower --cell-workers or use a "
-            "smaller model"
-        )

@@ -151,7 +151,7 @@ def test_query_names_columns_and_tables(tmp_path: Path) -> None:
 
 
 def test_not_enough_memory() -> None:
-    from distforget.engine.run import check_memory
+    from distforget.engine.cluster import check_memory
 
     with pytest.raises(UsageError, match=r"big at once need 37\.3 GiB.*10\.0 GiB are free.*--cell"):
         check_memory("big", worker_bytes=20 * 10**9, workers=2, free=10 * 2**30)
