@@ -32,9 +32,10 @@ from distforget.engine.models import model_folder
 from distforget.engine.run import run
 from distforget.engine.worker import Outcome
 from distforget.methods import resolve
+from distforget.placement import Placement
 from distforget.plan import Plan, Step, make_plan
 from distforget.store import Store
-from distforget.study import Placement, Study
+from distforget.study import Study
 from distforget.tracks.text import open_learner
 from distforget.tracks.text.models import load_model
 from distforget.training import Epoch, restore

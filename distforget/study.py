@@ -1,7 +1,7 @@
-"""What is asked (Study) and where it runs (Placement); knows nothing of how either is carried out.
+"""What is asked (Study); knows nothing of how it is carried out.
 
-Every field of a Study decides a result and takes part in content keys; none of a Placement does.
-Fields hold scalars, tuples and frozen models only, so that a Study has exactly one canonical form.
+Every field decides a result and takes part in content keys. Fields hold scalars, tuples and frozen
+models only, so that a Study has exactly one canonical form.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from distforget.dataset_config import DatasetConfig, Track, check_track, image_defaults
 from distforget.frozen import NAME_PATTERN, Frozen, Name
@@ -323,38 +323,6 @@ class Study(Frozen):
     def dose_numbers(self) -> tuple[int, ...]:
         """The doses as numbers of similar samples per target ('all' resolved)."""
         return tuple(self.dataset.similar_per_target if d == "all" else d for d in self.doses)
-
-
-def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
-
-
-class Placement(Frozen):
-    """Where and how a study runs. No field changes a result beyond floating-point noise."""
-
-    store: Annotated[Path, BeforeValidator(_as_path)] = Path("results")
-    address: str = Field("", description="Ray cluster address; empty: start Ray on this machine")
-    cpus: int = Field(0, ge=0, description="CPU cores to use here; 0: all")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    train_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tuning run")
-    train_groups: int = Field(
-        0, ge=0, description="fine-tuning runs at once; 0: by GPUs, or one for each four cores"
-    )
-    stepper: Literal["torch", "deepspeed"] = "torch"
-    zero_stage: Literal[1, 2, 3] = 2
-    offload: bool = Field(False, description="DeepSpeed: optimiser state on the CPU")
-    gradient_checkpointing: bool = False
-    cell_workers: int = Field(0, ge=0, description="cells at once; 0: one a core or GPU share")
-    cells_per_batch: int = Field(8, ge=1, description="cells of adapters that share a batch")
-    cells_per_device: int = Field(
-        0, ge=0, description="cells that share one GPU; 0: as many as its free memory holds"
-    )
-    retries: int = Field(2, ge=0, description="new tries after lost workers or out of memory")
-    retry_failed: bool = False
-    tolerated_failures: int = Field(0, ge=0, description="failed cells that still exit with 0")
-    stop_if_first_fail: int = Field(8, ge=1, description="stop early if the first n cells all fail")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between checkpoints")
-    cells_per_tuner: int = Field(10_000, ge=1, description="Tune's driver grows with each, slowly")
 
 
 def generator_seed(study_seed: int, *about: str | int) -> int:

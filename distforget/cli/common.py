@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from distforget.study import Placement, UsageError
+from distforget.placement import Placement
+from distforget.study import UsageError
 
 console = Console(width=None if sys.stdout.isatty() else 150)
 errors = Console(stderr=True)

@@ -38,7 +38,8 @@ os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONM
 import psutil  # noqa: E402
 import ray  # noqa: E402 # after its settings
 
-from distforget.study import Placement, UsageError  # noqa: E402
+from distforget.placement import Placement  # noqa: E402
+from distforget.study import UsageError  # noqa: E402
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distforget.study import FinetuneConfig, Placement
+from distforget.placement import Placement
+from distforget.study import FinetuneConfig
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -14,9 +14,10 @@ import torch
 from packaging.requirements import Requirement
 
 from distforget.engine.cluster import available_memory, connected
+from distforget.placement import Placement
 from distforget.plan import BUILTIN_MODELS
 from distforget.store import Store
-from distforget.study import Placement, UsageError
+from distforget.study import UsageError
 
 SHOWN = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
 """Packages that are listed even if nothing is wrong with them."""

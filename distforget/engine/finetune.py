@@ -28,9 +28,10 @@ from distforget.engine.cluster import uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
 from distforget.engine.worker import Outcome, left_out, trained
+from distforget.placement import Placement
 from distforget.plan import Step
 from distforget.store import Store
-from distforget.study import Placement, Study, UsageError
+from distforget.study import Study, UsageError
 from distforget.tracks import track
 from distforget.tracks.base import Examples, Learner
 from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_batch_count

@@ -30,9 +30,9 @@ from distforget.engine.groups import by_start, deal
 from distforget.engine.models import fetch_model, worker_bytes
 from distforget.engine.pools import run_groups
 from distforget.engine.worker import Outcome, State
+from distforget.placement import Placement
 from distforget.plan import Plan, Step
 from distforget.store import DiskError, Store
-from distforget.study import Placement
 from distforget.tracks import track
 from distforget.training import Epoch
 

@@ -17,8 +17,9 @@ from distforget.engine.cluster import connected
 from distforget.engine.run import Listener, is_complete, run
 from distforget.methods import ResolvedMethod, resolve
 from distforget.methods.base import Search
+from distforget.placement import Placement
 from distforget.plan import Plan, make_plan
-from distforget.study import MethodChoice, Placement, Scalar, Study, UsageError
+from distforget.study import MethodChoice, Scalar, Study, UsageError
 
 ROUND = 4
 """Proposals that are made before the first of them is answered."""

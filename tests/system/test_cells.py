@@ -15,9 +15,10 @@ from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
 from distforget.engine.cluster import Share, connected
 from distforget.engine.pools import run_groups
 from distforget.engine.worker import Device, Outcome, State, Worker
+from distforget.placement import Placement
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import Placement, Study
+from distforget.study import Study
 from tests.conftest import study_content
 
 

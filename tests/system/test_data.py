@@ -8,9 +8,10 @@ import pytest
 
 from distforget.engine.cluster import connected
 from distforget.engine.data import build_dataset, read_samples
+from distforget.placement import Placement
 from distforget.plan import digest, make_plan
 from distforget.store import Store
-from distforget.study import Placement, Study
+from distforget.study import Study
 from distforget.tracks.text.sources import biographies
 from tests.conftest import study_content
 

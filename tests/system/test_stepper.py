@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from distforget.engine.deepspeed import DeepSpeedStepper
-from distforget.study import FinetuneConfig, Placement
+from distforget.placement import Placement
+from distforget.study import FinetuneConfig
 from distforget.training import Stepper, TorchStepper
 
 CONFIG = FinetuneConfig(weight_decay=0.01, gradient_clip=0.5)

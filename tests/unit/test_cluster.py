@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from distforget.engine import cluster
 from distforget.engine.cluster import cells_that_fit
 from distforget.engine.groups import deal
+from distforget.placement import Placement
 from distforget.plan import Step
-from distforget.study import Placement
 
 GIB = 2**30
 

@@ -17,6 +17,7 @@ FLOORS = (
         "distforget.dataset_config",
         "distforget.image_config",
         "distforget.study",
+        "distforget.placement",
     ),
     (
         "distforget.methods",

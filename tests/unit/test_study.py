@@ -13,8 +13,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from distforget.placement import Placement
 from distforget.plan import Plan, make_plan
-from distforget.study import PRESETS, Placement, Study, UsageError, generator_seed, load_study, rng
+from distforget.study import PRESETS, Study, UsageError, generator_seed, load_study, rng
 
 CONTENT: dict[str, Any] = {
     "name": "s",
