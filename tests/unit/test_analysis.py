@@ -316,6 +316,19 @@ def test_slopes_are_those_of_a_loop(role: str) -> None:
             assert math.isnan(row.lower)
 
 
+def test_a_slope_is_no_steeper_than_scores_allow() -> None:
+    doses = [0, 1, 2, 5, 10]
+    made = [
+        {**ROWS[0], "phase": "post_unlearn", "role": "target", "variant": "plain", "dose": dose,
+         "unlearned": target, "target_index": target, "value": float(target == 3 and dose > 4)}
+        for target, dose in product((1, 2, 3), doses)
+    ]  # fmt: skip
+    (row,) = slopes(table(made), METRIC, "target").itertuples()
+    fits = [np.polyfit(np.log2(np.add(1, doses)), y, 1)[0] for y in product((0, 1), repeat=5)]
+    assert row.upper == pytest.approx(max(fits))
+    assert slopes(table(made[:1]), METRIC, "target").empty
+
+
 def naive_doses(role: str) -> dict[tuple[str, str, int], dict[int, list[float]]]:
     """Scores over seeds of each target, by model, state and dose."""
     found: dict[tuple[str, str, int], dict[int, list[float]]] = {}
