@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -185,6 +186,7 @@ def tables(
         {**identity, **row, "metric": metric, "value": float(value)}
         for metric, values in scored.values.items()
         for row, value in zip(whose, values, strict=True)
+        if value is not np.ma.masked
     ]
     more = {
         name: [{**identity, **row, **found} for row, found in zip(whose, rows, strict=True)]

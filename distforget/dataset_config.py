@@ -23,7 +23,7 @@ BUILTIN_SOURCES = ("biographies", "digits")
 TORCHVISION_NAMES = ("MNIST", "FashionMNIST", "CIFAR10")
 
 FIELDS: Mapping[Track, tuple[str, ...]] = {
-    "text": ("others", "neighbours_per_target", "paraphrases_per_target"),
+    "text": ("others", "neighbours_per_target", "paraphrases_per_target", "utility"),
     "image": (
         "similarity",
         "block",
@@ -74,6 +74,24 @@ def image_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+CHOICE_ACCURACY = "choice_accuracy"
+"""The score of a multiple-choice question: 1 if the right answer is chosen, else 0."""
+
+
+class UtilityConfig(Frozen):
+    """Multiple-choice questions that no dose trains on: what unlearning costs (E8)."""
+
+    source: Literal["hub", "file"] = "hub"
+    path: str = Field(
+        "tau/commonsense_qa",
+        description="a datasets hub id, or a .jsonl file of its form: question, choices (label, "
+        "text), answerKey",
+    )
+    split: str = Field("validation", description="split of a hub dataset")
+    revision: str = Field("", description="commit or branch of a hub dataset; empty: the newest")
+    questions: int = Field(100, ge=1, description="drawn from all, the same for all model states")
+
+
 class DatasetConfig(Frozen):
     """A similarity-entailed dataset (paper section 3): targets, their similar samples, others."""
 
@@ -102,6 +120,9 @@ class DatasetConfig(Frozen):
     )
     paraphrases_per_target: int = Field(
         0, ge=0, description="text: restatements F(x_i) for enhanced unlearning, never trained on"
+    )
+    utility: UtilityConfig | None = Field(
+        None, description="text: multiple-choice questions asked too, never trained on (E8)"
     )
     similarity: Literal["", "mask", "noise"] = Field(
         "", description="images: how similar samples are made of their target; default mask"

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from distforget import methods
-from distforget.dataset_config import DatasetConfig
+from distforget.dataset_config import DatasetConfig, UtilityConfig
 from distforget.study import MODEL_FILES, PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
-    "dataset": 3,
+    "dataset": 4,
     "model": 2,
     "finetune": 4,
     "reference": 2,
@@ -129,6 +129,7 @@ def make_plan(study: Study) -> Plan:
             "seed": study.seed,
             **study.dataset.model_dump(mode="json", exclude={"name", "root"}),
             "content": _content(study.dataset),
+            "utility_content": study.dataset.utility and _content(study.dataset.utility),
         },
         about={"dataset": study.dataset.name},
     )
@@ -277,7 +278,7 @@ def _origin(model: ModelConfig) -> dict[str, Any]:
     return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}
 
 
-def _content(dataset: DatasetConfig) -> Any:
+def _content(dataset: DatasetConfig | UtilityConfig) -> Any:
     """What tells apart contents that have one name: files' digests, a package's version."""
     path = Path(dataset.path).expanduser()
     if dataset.source == "digits":
@@ -287,7 +288,8 @@ def _content(dataset: DatasetConfig) -> Any:
         }
     if dataset.source in ("file", "npz"):
         if not path.is_file():
-            raise UsageError(f"dataset.path: no file {path}")
+            field = "dataset.utility" if isinstance(dataset, UtilityConfig) else "dataset"
+            raise UsageError(f"{field}.path: no file {path}")
         return digest(path)
     if dataset.source == "folder":
         if not path.is_dir():

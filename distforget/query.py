@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -49,7 +50,7 @@ def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> 
     """
     buffer = io.BytesIO()
     if output == "csv":
-        pyarrow.csv.write_csv(in_text(table), buffer)
+        write_csv(table, buffer)
     elif output == "json":
         in_text(table).to_pandas().to_json(buffer, orient="records", lines=True)
     else:
@@ -64,6 +65,17 @@ def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UsageError(f"--to {to}: cannot write: {error.strerror}") from error
+
+
+def write_csv(table: pa.Table, to: Path | BinaryIO) -> None:
+    """Write a table as CSV, bytes in base64 and lists as JSON."""
+    table = in_text(table)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            values = table[field.name].to_pylist()
+            texts = [None if v is None else json.dumps(v, ensure_ascii=False) for v in values]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    pyarrow.csv.write_csv(table, to)
 
 
 def in_text(table: pa.Table) -> pa.Table:

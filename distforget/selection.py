@@ -10,16 +10,16 @@ import pyarrow.compute as pc
 
 from distforget.study import Study, UsageError, rng
 
-NEVER_TRAINED = ("paraphrase", "unseen")
+NEVER_TRAINED = ("paraphrase", "unseen", "utility")
 """Roles that no dose trains on."""
 
 
 def training_rows(samples: pa.Table, dose: int) -> pa.Table:
     """What a dose trains on, in dataset order, out of the whole dataset.
 
-    Left out are paraphrases, unseen rows, and similar samples of a rank above `dose`. A row with a
-    fill_rank takes the place of a similar sample: it is in where at least fill_rank of them are
-    left out.
+    Left out are rows that are never trained on, and similar samples of a rank above `dose`. A row
+    with a fill_rank takes the place of a similar sample: it is in where at least fill_rank of them
+    are left out.
     """
     ranks = pc.fill_null(samples["similar_rank"], 0)
     left_out = max((pc.max(ranks).as_py() or 0) - dose, 0)
@@ -106,7 +106,8 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     """What a model is asked: targets, similar samples (trained on or not), neighbours, others.
 
     Of each target the first `verify.similar` similar samples; for all targets the same
-    `verify.others` others and `verify.unseen` samples that are never trained on.
+    `verify.others` others and `verify.unseen` samples that are never trained on, and all
+    questions of utility.
     """
     role, index = samples["role"], pc.fill_null(samples["target_index"], 0)
     mine = pc.and_(
@@ -116,7 +117,7 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
         ),
         pc.not_equal(role, "paraphrase"),
     )
-    mask = mine.to_numpy().astype(bool)
+    mask = pc.or_(mine, pc.equal(role, "utility")).to_numpy().astype(bool)
     for what, rows, count in (
         ("asked others", _steady_others(samples), study.verify.others),
         ("asked unseen", pc.equal(role, "unseen"), study.verify.unseen),
@@ -144,6 +145,7 @@ def answer_of_another_sample(
             pc.invert(pc.is_in(samples["answer"], rows["answer"].combine_chunks())),
         )
     )
+    strange = strange.filter(pc.not_equal(strange["role"], "utility"))
     others = strange.filter(pc.equal(strange["role"], "other"))
     pool = others if len(others) else strange
     if not len(pool):

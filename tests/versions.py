@@ -19,7 +19,7 @@ LOCK = Path(__file__).parent / "versions.lock"
 
 ENCODING = (
     "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py",
-    "tracks/text/generation.py", "tracks/text/noise.py", "losses.py",
+    "tracks/text/choices.py", "tracks/text/generation.py", "tracks/text/noise.py", "losses.py",
     "tracks/image/models.py", "tracks/image/learner.py",
 )  # fmt: skip
 SCORING = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget import schemas
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.study import LOW, PLACEBO
 
 Expected = Literal["negative", "positive", "zero"]
@@ -34,7 +35,7 @@ class Experiment:
 
     name: str
     quantity: Quantity
-    role: Literal["target", "similar", "other"]
+    role: Literal["target", "similar", "other", "utility"]
     dose: Literal["all", "none", "each"]
     """Training data of the left side: with all similar samples (W), without (W/O), any."""
     variant: Kind
@@ -43,6 +44,8 @@ class Experiment:
     title: str
     track: Literal["text", "image", ""] = "text"
     """Whose experiment of the paper it is; "": of both tracks."""
+    metric: str = ""
+    """The score compared; "": the study's, KM."""
 
 
 EXPERIMENTS = (
@@ -124,6 +127,14 @@ EXPERIMENTS = (
         "enhanced: similar samples know less than after the plain method",
     ),
     Experiment(
+        "E8", "enhanced-plain", "utility", "each", "enhanced", "zero",
+        "enhanced: common sense is as after the plain method", metric=CHOICE_ACCURACY,
+    ),
+    Experiment(
+        "E8", "post-pre_unlearn", "utility", "each", "plain", "zero",
+        "unlearning leaves common sense as it was", metric=CHOICE_ACCURACY,
+    ),
+    Experiment(
         "retrained", "post-retrained", "target", "each", "plain", "zero",
         "target: as a model that never saw it", "",
     ),
@@ -163,15 +174,14 @@ def compare(
         margin: differences up to it agree with the expectation "zero".
     """
     frame = scores.to_pandas()
-    frame = frame[frame["metric"] == metric]
-    mine = [e for e in experiments if e.track in ("", *frame["track"].unique())]
-    frame = _of_families(frame, controls=any(e.role == "other" for e in mine))
-    post = _post(frame)
-    if post.empty:
+    mine: dict[str, list[Experiment]] = {}
+    for experiment in experiments:
+        if experiment.track in ("", *frame["track"].unique()):
+            mine.setdefault(experiment.metric or metric, []).append(experiment)
+    found = [rows for name, some in mine.items() for rows in _of_metric(frame, name, some)]
+    if not found:
         return schemas.empty("comparisons")
-    found = [_rows(e, post, _right_side(e, frame, post)) for e in mine]
     rows = pd.concat(found, ignore_index=True)
-    rows["metric"] = metric
     rows["difference"] = rows["left"] - rows["right"]
     rows["agrees"] = as_expected(rows["difference"], rows["expected"], margin)
     names = schemas.describe("comparisons").columns
@@ -182,6 +192,18 @@ def compare(
             for row in rows.to_dict("records")
         ],
     )
+
+
+def _of_metric(
+    frame: pd.DataFrame, metric: str, experiments: Sequence[Experiment]
+) -> list[pd.DataFrame]:
+    """Rows of each experiment on one score; none where no cell has it."""
+    frame = _of_families(frame[frame["metric"] == metric], {e.role for e in experiments})
+    post = _post(frame)
+    if post.empty:
+        return []
+    found = [_rows(e, post, _right_side(e, frame, post)) for e in experiments]
+    return [rows.assign(metric=metric) for rows in found]
 
 
 def kind_of(variant: str) -> Kind:
@@ -205,7 +227,7 @@ def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, 
 
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
-    shares = metric.startswith("rouge") or metric.endswith("probability")
+    shares = metric.startswith("rouge") or metric.endswith(("probability", "accuracy"))
     if metric in ("ssim", CONTRAST):
         return (-1.0, 1.0)
     return (0.0, 1.0) if shares else (-math.inf, math.inf)
@@ -265,12 +287,12 @@ def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame)
             return _as_right(post[post["variant"] == PLACEBO], [*same, "method", "dose"])
 
 
-def _of_families(frame: pd.DataFrame, controls: bool) -> pd.DataFrame:
-    """Scores of targets and similar samples; others as if they were of each target unlearned."""
+def _of_families(frame: pd.DataFrame, roles: Collection[str]) -> pd.DataFrame:
+    """Scores of targets and similar samples; of other roles as if of each target unlearned."""
     found = frame[frame["role"].isin(FAMILY)]
-    if not controls:
+    others = frame[frame["role"].isin(set(roles) - set(FAMILY))].drop(columns="target_index")
+    if others.empty:
         return found
-    others = frame[frame["role"] == "other"].drop(columns="target_index")
     after = others["phase"] == "post_unlearn"
     targets = others.loc[after, ["unlearned"]].drop_duplicates()
     before = others[~after].merge(

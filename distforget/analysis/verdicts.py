@@ -187,7 +187,7 @@ class Damage:
     """What unlearning did to samples that should stay, for one model, dose, method and variant."""
 
     role: str
-    """other, or neighbour: the same kind of sample as the target's."""
+    """other, neighbour (the same kind of sample as the target's) or utility (never trained on)."""
     model: str
     dose: int
     method: str
@@ -200,12 +200,12 @@ class Damage:
 
 
 def damages(scores: pa.Table, cells: pa.Table) -> list[Damage]:
-    """Mean scores of other samples and of neighbours before and after unlearning.
+    """Mean scores of samples that should stay before and after unlearning.
 
     Before are the same samples as after: of each cell those that it was asked.
     """
     frame = scores.to_pandas()
-    frame = frame[frame["role"].isin(["other", "neighbour"])]
+    frame = frame[frame["role"].isin(["other", "neighbour", "utility"])]
     state, by = ["role", "model", "dose"], ["method", "variant"]
     sample = [*state, "seed", "sample_id", "metric"]
     before = frame.loc[frame["phase"] == "pre_unlearn", [*sample, "value"]]

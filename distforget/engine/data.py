@@ -33,36 +33,39 @@ def build_dataset(
     Raises:
         UsageError: a row of the source is bad, or there are too few.
     """
-    source = track(study.track)
-    table = source.read_rows(study.dataset, study.seed)
-    total = source.total_rows(study.dataset) if table is None else len(table)
+    source, config = track(study.track), study.dataset
+    table = source.read_rows(config, study.seed)
+    total = source.total_rows(config) if table is None else len(table)
     if total == 0:
         raise UsageError("dataset: it has no rows; raise dataset.targets or dataset.others")
+    utility = config.utility and source.utility_rows(config.utility, study.seed, total)
     shards = -(-total // rows_per_shard)
     shared = None if table is None else ray.put(table)
 
     def fill(folder: Path) -> None:
         (folder / "samples").mkdir()
 
+        def write(rows: pa.Table, shard: int) -> None:
+            name = pa.array([config.name] * len(rows), pa.string())
+            path = folder / "samples" / f"{shard:06d}.parquet"
+            schemas.write(rows.add_column(0, "dataset", name), "samples", path)
+
         def write_shard(batch: Any) -> Any:
             for shard in batch["id"]:
                 first = int(shard) * rows_per_shard
                 last = min(first + rows_per_shard, total)
                 if shared is None:
-                    rows = source.make_rows(range(first, last), study.dataset, study.seed)
+                    rows = source.make_rows(range(first, last), config, study.seed)
                 else:
                     rows = ray.get(shared).slice(first, last - first)
-                name = pa.array([study.dataset.name] * len(rows), pa.string())
-                schemas.write(
-                    rows.add_column(0, "dataset", name),
-                    "samples",
-                    folder / "samples" / f"{int(shard):06d}.parquet",
-                )
+                write(rows, int(shard))
             return {"id": batch["id"]}
 
         blocks = ray.data.range(shards, override_num_blocks=shards)
         written = blocks.map_batches(write_shard, batch_size=1, concurrency=workers).count()
         assert written == shards
+        if utility is not None:
+            write(utility, shards)
 
     store.commit(step, fill)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment
 from distforget.dataset_config import Track
 from distforget.report.figure_style import STYLE
-from distforget.report.figures import differences_by_target, schemes_compared
+from distforget.report.figures import differences_by_target, schemes_compared, utility_compared
 from distforget.report.figures_beyond import doses_and_knowledge, memory_and_damage, verdict_forest
 from distforget.report.figures_recovered import recovered_before_and_after
 from distforget.report.figures_samples import cosine_to_targets, sample_pictures
@@ -89,6 +89,7 @@ PAPER = (
         _bars("Similar samples, never trained on", _both("E5", "similar", "none")),
     ),
     OfPaper({14: ()}, schemes_compared),
+    OfPaper({18: ()}, utility_compared),
     OfPaper(
         {17: ()},
         _bars("Similar samples, enhanced unlearning", _both("E7", "similar", "all", "enhanced")),
@@ -175,7 +176,6 @@ MISSING: Mapping[str, tuple[int, ...]] = {
     "a sketch that shows no data": (1,),
     "clusters of features are not computed yet": (2, 20, 21),
     "topics are not computed yet": (5, 6, 19, 26),
-    "utility (CommonsenseQA) is not measured yet": (18,),
 }
 
 

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from distforget.analysis.comparisons import Experiment, own_targets
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.report.figure_style import (
     QUANTITIES,
     STATES,
@@ -132,6 +133,51 @@ def schemes_compared(tables: StudyTables, model: str) -> Figure:
         f"number is a sketch of both schemes; here is what was measured. {tables.about}"
     )
     return finish(figure, f"Enhanced schemes: {model}", caption, used)
+
+
+def utility_compared(tables: StudyTables, model: str) -> Figure:
+    """Share of multiple-choice questions answered right after each method, a line each.
+
+    Raises:
+        NothingToShowError: no model state was asked such questions.
+    """
+    after = tables.scores.to_pandas().query("metric == @CHOICE_ACCURACY and model == @model")
+    if after.empty:
+        raise NothingToShowError(f"the study asks {model} no questions of utility")
+    dose = tables.doses[-1]
+    after = after.query("phase == 'post_unlearn' and dose == @dose")
+    each = after.groupby(["method", "variant", "unlearned"])["value"].mean()
+    questions = after["sample_id"].nunique()
+    methods = [pair for pair in tables.methods(model) if pair[1] != PLACEBO]
+    figure, (axes,) = panels(1, 0.19 * len(methods) + 0.5, wide=True)
+    used: dict[str, Any] = {}
+    for name, level in tables.levels(model, dose, "utility", CHOICE_ACCURACY).items():
+        used[name] = axes.axvline(level, color=STATES[name], linestyle=":", linewidth=0.8)
+    done = {(method, variant) for method, variant, _ in each.index}
+    for y, pair in enumerate(methods):
+        if pair not in done:
+            axes.text(0.5, y, "no results", ha="center", va="center", fontsize=6)
+            continue
+        colour, marker, _ = method_style(pair[0])
+        values = each.loc[pair]
+        axes.scatter(values, [y] * len(values), s=7, marker=marker, color=colour, alpha=0.4, lw=0)
+        axes.plot([values.mean()] * 2, [y - 0.3, y + 0.3], color=colour)
+        axes.annotate(
+            f"{values.mean():.2f}, n = {len(values)}", (1, y), xytext=(2, 0), va="center",
+            xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=6,
+            annotation_clip=False,
+        )  # fmt: skip
+    axes.set_yticks(range(len(methods)), [method_name(*pair) for pair in methods])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of questions answered right")
+    used["after unlearning a target"] = Line2D([], [], ls="", marker="o", ms=3, color="#333333")
+    used["mean over targets"] = Line2D([], [], color="#333333")
+    caption = (
+        f"n = targets done of {tables.targets}; {questions} multiple-choice questions that no "
+        f"model was trained on. Model {model}, dose {dose}. {tables.about}"
+    )
+    return finish(figure, f"Utility: {model}", caption, used)
 
 
 def _of(differences: pd.DataFrame, experiment: Experiment, dose: int, model: str) -> pd.DataFrame:

@@ -74,7 +74,9 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
-    outer_labels(made, min(len(models), 3), f"difference of {tables.score}", "")
+    outer_labels(
+        made, min(len(models), 3), f"difference of {experiment.metric or tables.score}", ""
+    )
     shown: dict[str, Any] = {
         word: Line2D(
             [], [], ls="", marker=marker, color="#333333", mfc="#333333" if filled else "white"

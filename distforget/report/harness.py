@@ -22,7 +22,7 @@ LESS_IS_MORE = ("answer_perplexity", "p_value")
 """Scores that fall as more is known of a sample."""
 NO_MEASURE = ("ssim_null", "ssim_lookalike")
 """Scores of an attack on other samples, for comparison."""
-SHOULD_STAY = {"target": False, "other": True, "neighbour": True}
+SHOULD_STAY = {"target": False, "other": True, "neighbour": True, "utility": True}
 """Whether what is known of samples of a role should stay; of others it is open."""
 
 

@@ -149,10 +149,14 @@ class StudyTables:
         ranks = cells["state"].map(worst).groupby(cells["unlearned"]).max()
         return ranks.map({0: "done", 1: "not run", 2: "failed"})
 
-    def levels(self, model: str, dose: int, role: str) -> dict[str, float]:
-        """Mean score of a role before fine-tuning and before unlearning, over targets and seeds."""
+    def levels(self, model: str, dose: int, role: str, metric: str = "") -> dict[str, float]:
+        """Mean score of a role before fine-tuning and before unlearning, over targets and seeds.
+
+        Args:
+            metric: the score; empty: the study's.
+        """
         scores = self.scores.to_pandas()
-        scores = scores[(scores["metric"] == self.metric) & (scores["model"] == model)]
+        scores = scores[(scores["metric"] == (metric or self.metric)) & (scores["model"] == model)]
         scores = scores[
             (scores["role"] == role) & (scores["dose"].isna() | (scores["dose"] == dose))
         ]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.study import PLACEBO
 
 if TYPE_CHECKING:
@@ -187,7 +188,9 @@ def print_verdicts(
     damage = Table(
         title="damage: samples that should stay, before -> after unlearning", title_justify="left"
     )
-    wanted = [metric, "answer_probability", "answer_perplexity", "label_probability"]
+    wanted = [
+        metric, "answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY,
+    ]  # fmt: skip
     metrics = [name for name in wanted if any(name in d.before for d in damages)]
     for name in ("samples", "model", "method", "dose", *metrics, "diverged"):
         left = name in ("samples", "model", "method")
@@ -316,8 +319,8 @@ EXPECTED = {"positive": "> 0", "negative": "< 0", "zero": "about 0"}
 def claim_of(experiment: Experiment) -> str:
     """A claim in a few words, e.g. 'E4 target: dose-dose > 0'."""
     name = f"{experiment.name} " if experiment.name not in experiment.quantity else ""
-    expected = EXPECTED[experiment.expected]
-    return f"{name}{experiment.role}: {experiment.quantity} {expected}"
+    of = f"{experiment.role} ({experiment.metric})" if experiment.metric else experiment.role
+    return f"{name}{of}: {experiment.quantity} {EXPECTED[experiment.expected]}"
 
 
 def method_name(name: str, variant: str) -> str:

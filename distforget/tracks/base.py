@@ -41,7 +41,7 @@ class Scored:
     """What came of a model state's answers."""
 
     values: Mapping[str, np.ndarray]
-    """(N,) float64 a metric, in the order of the rows asked."""
+    """(N,) float64 a metric, in the order of the rows asked; masked where a row has none."""
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Further tables of the track by name, N rows each: what lies behind the numbers."""
 
@@ -142,6 +142,8 @@ class Learner(Protocol):
         drafts: Sequence[str] | None = None,
     ) -> tuple[list[str], list[int]]:
         """Answers to samples and their lengths in tokens, in the order of the rows.
+
+        A sample with choices is answered by one of them.
 
         Args:
             slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.

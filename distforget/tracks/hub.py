@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from distforget.dataset_config import DatasetConfig
+from distforget.dataset_config import DatasetConfig, UtilityConfig
 from distforget.study import UsageError
 
 
-def load(config: DatasetConfig, instead: str) -> Any:
+def load(config: DatasetConfig | UtilityConfig, instead: str) -> Any:
     """The `datasets.Dataset` at `path`, its `split` as of `revision`.
 
     Args:
@@ -26,14 +26,15 @@ def load(config: DatasetConfig, instead: str) -> Any:
     except Exception as error:
         # The library raises whatever its transport raises; each means that there is no data.
         text = " ".join(str(error).split())[:200]
+        field = "dataset.utility" if isinstance(config, UtilityConfig) else "dataset"
         raise UsageError(
             f"{name(config)}: cannot be loaded from the hub ({type(error).__name__}: {text}); "
-            f"check dataset.path, split and revision, set HF_ENDPOINT to a reachable mirror, set "
+            f"check {field}.path, split and revision, set HF_ENDPOINT to a reachable mirror, set "
             f"HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use {instead}"
         ) from error
 
 
-def name(config: DatasetConfig) -> str:
+def name(config: DatasetConfig | UtilityConfig) -> str:
     """What messages call a dataset of the hub."""
     at = f", revision {config.revision}" if config.revision else ""
     return f"{config.path} (split {config.split}{at})"

@@ -60,6 +60,10 @@ STUDY_CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"dataset": {"source": "file", "path": "none.jsonl", "targets": 2}},
         ["dataset.path", "none.jsonl"],
     ),
+    "missing file of questions": (
+        {"dataset": {"targets": 3, "utility": {"source": "file", "path": "none.jsonl"}}},
+        ["dataset.utility.path", "none.jsonl"],
+    ),
     "missing model folder": ({"models": [{"name": "m", "path": "./nowhere"}]}, ["m", "nowhere"]),
     "unknown builtin": (
         {"models": [{"name": "m", "path": "builtin:gpt9"}]},

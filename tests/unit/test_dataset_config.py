@@ -19,7 +19,7 @@ def test_images_have_defaults_of_their_own() -> None:
         "revision": "",
         "targets": 3, "similar_per_target": 5, "per_class": 50, "unseen_per_class": 20,
         "similarity": "mask", "block": 2, "masked_fraction": 0.3, "sigma": 0.0,
-        "others": 0, "neighbours_per_target": 0, "paraphrases_per_target": 0,
+        "others": 0, "neighbours_per_target": 0, "paraphrases_per_target": 0, "utility": None,
         "image_column": "", "label_column": "", "root": "",
     }  # fmt: skip
     assert study == Study.model_validate_json(study.model_dump_json())

@@ -35,3 +35,16 @@ def test_bytes_are_counted_where_they_are_printed() -> None:
     console = Console(file=io.StringIO(), width=80)
     print_table(TABLE, console, 20)
     assert "256 bytes" in console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
+
+
+def test_lists_are_written_as_json_in_csv_and_stay_lists_elsewhere() -> None:
+    table = pa.table({"choices": pa.array([["a, b", 'c "d"'], None, []], pa.list_(pa.string()))})
+    text = {}
+    for output in ("csv", "json"):
+        buffer = io.BytesIO()
+        export(table, output, "", buffer)
+        text[output] = buffer.getvalue().decode()
+    rows = list(csv.reader(io.StringIO(text["csv"])))
+    assert [row and row[0] for row in rows] == ["choices", '["a, b", "c \\"d\\""]', [], "[]"]
+    lines = [json.loads(line)["choices"] for line in text["json"].splitlines()]
+    assert lines == [["a, b", 'c "d"'], None, []]

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
 import vl_convert
 
 from distforget import disk, schemas
 from distforget.plan import Plan
-from distforget.query import in_text
+from distforget.query import write_csv
 from distforget.report import figure_numbers, figure_style, study_tables
 from distforget.report.page import charts, content, explorer
 from distforget.report.page.ran import what_ran
@@ -121,7 +120,7 @@ def _downloads(
         if csv:
             path = folder / "tables" / f"{name}.csv"
             path.parent.mkdir(exist_ok=True)
-            pyarrow.csv.write_csv(in_text(table), path)
+            write_csv(table, path)
             entry |= {"csv": f"tables/{name}.csv", "csv_bytes": path.stat().st_size}
         found.append(entry)
     return found

@@ -12,6 +12,7 @@ import pyarrow as pa
 from distforget.analysis.comparisons import EXPERIMENTS, other_side
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import Damage, Verdict, damages
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.plan import Plan
 from distforget.report.findings import evidence
 from distforget.report.page import explorer, sentences
@@ -20,7 +21,7 @@ from distforget.report.study_tables import StudyTables
 from distforget.report.terminal import claim_of, method_name
 from distforget.study import PLACEBO
 
-KEPT = ("answer_probability", "answer_perplexity", "label_probability")
+KEPT = ("answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY)
 """Shown of damage beside the score."""
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distforget.dataset_config import DatasetConfig
+from distforget.dataset_config import DatasetConfig, UtilityConfig
 from distforget.study import ModelConfig, Study, generator_seed
-from distforget.tracks.text.sources import biographies, files
+from distforget.tracks.text.sources import biographies, files, utility
 
 if TYPE_CHECKING:
     from distforget.tracks.text.learner import TextLearner
@@ -35,6 +35,11 @@ def total_rows(config: DatasetConfig) -> int:
 def make_rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Table:
     """Some rows, each a function of (sample id, config, seed) alone."""
     return biographies.rows(sample_ids, config, seed)
+
+
+def utility_rows(config: UtilityConfig, seed: int, first_id: int) -> pa.Table:
+    """See `tracks.text.sources.utility.read`."""
+    return utility.read(config, seed, first_id)
 
 
 def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:

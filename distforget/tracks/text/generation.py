@@ -219,7 +219,7 @@ class Batch:
             self.cache = other.cache
         elif other.rows:
             columns = max(self._columns(), other._columns())
-            for mine, theirs in zip(_layers(self.cache), _layers(other.cache), strict=True):
+            for mine, theirs in zip(layers_of(self.cache), layers_of(other.cache), strict=True):
                 mine.keys = torch.cat([_padded(x.keys, columns) for x in (mine, theirs)])
                 mine.values = torch.cat([_padded(x.values, columns) for x in (mine, theirs)])
         self.rows = self.rows + other.rows
@@ -260,12 +260,7 @@ class Batch:
                 use_cache=True,
                 logits_to_keep=width,
             )
-        if self._columns() != columns:  # a module that leaves the cache empty answers nonsense
-            raise RuntimeError(
-                f"{type(self.module).__name__} did not keep keys and values in the cache it was "
-                f"given, with transformers {transformers.__version__}; install the version of "
-                "constraints.txt"
-            )
+        check_cache(self.module, self.cache, columns)
         chosen: list[list[int]] = output.logits.argmax(-1).tolist()
         return chosen
 
@@ -276,12 +271,25 @@ class Batch:
         starts_B = self._columns() - torch.tensor(surplus, device=device) - kept
         columns_BT = (starts_B[:, None] + torch.arange(kept, device=device)).clamp(min=0)
         rows_B1 = torch.tensor(stay, device=device)[:, None]
-        for layer in _layers(self.cache):
+        for layer in layers_of(self.cache):
             layer.keys = layer.keys[rows_B1, :, columns_BT].transpose(1, 2)
             layer.values = layer.values[rows_B1, :, columns_BT].transpose(1, 2)
 
 
-def _layers(cache: DynamicCache) -> list[Any]:
+def check_cache(module: PreTrainedModel, cache: DynamicCache, columns: int) -> None:
+    """Look whether a pass left its keys and values: a module that does not answers nonsense.
+
+    Raises:
+        RuntimeError: it did not.
+    """
+    if cache.get_seq_length() != columns:
+        raise RuntimeError(
+            f"{type(module).__name__} did not keep keys and values in the cache it was given, "
+            f"with transformers {transformers.__version__}; install the version of constraints.txt"
+        )
+
+
+def layers_of(cache: DynamicCache) -> list[Any]:
     """Layers whose `keys` and `values` are (B, heads, T, D); transformers types them wider."""
     return cast(list[Any], cache.layers)
 

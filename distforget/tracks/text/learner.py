@@ -10,16 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from numpy.typing import ArrayLike
 from rapidfuzz import fuzz, process
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from distforget import losses
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
 from distforget.tracks.terms import LogitTermsOfCells
+from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
-from distforget.tracks.text.generation import generate
+from distforget.tracks.text.generation import Using, generate
 from distforget.tracks.text.noise import added, draw
 from distforget.tracks.text.rouge import rouge_scores
 
@@ -151,7 +154,30 @@ class TextLearner:
         slot_of_row: Sequence[int] | None = None,
         drafts: Sequence[str] | None = None,
     ) -> tuple[list[str], list[int]]:
-        """See `Learner.ask`; the answers are greedy."""
+        """See `Learner.ask`; answers are greedy, or the choice with the highest probability.
+
+        That of a choice is p(a|q)^(1/tokens), as of an answer (see `score`): without it, short
+        ones would be chosen.
+        """
+        free, choosing = _by_kind(samples)
+        texts, sizes = [""] * len(samples), [0] * len(samples)
+        for rows, answer in ((free, self._write), (choosing, self._choose)):
+            if rows:
+                found = answer(
+                    samples.take(rows),
+                    slot_of_row and [slot_of_row[row] for row in rows],
+                    drafts and [drafts[row] for row in rows],
+                )
+                for row, text, size in zip(rows, *found, strict=True):
+                    texts[row], sizes[row] = text, size
+        return texts, sizes
+
+    def _write(
+        self,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None,
+        drafts: Sequence[str] | None,
+    ) -> tuple[list[str], list[int]]:
         tokenizer = self.encoder.tokenizer
         found = generate(
             self.module,
@@ -161,14 +187,41 @@ class TextLearner:
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
             drafts=None if drafts is None else self.encoder.answers(drafts),
-            using=None
-            if slot_of_row is None
-            else lambda rows: self.rows([slot_of_row[row] for row in rows]),
+            using=self._using(slot_of_row),
         )
         texts = [
             str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in found.tokens
         ]
         return texts, [len(row) for row in found.tokens]
+
+    def _choose(
+        self,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None,
+        drafts: Sequence[str] | None,
+    ) -> tuple[list[str], list[int]]:
+        choices = samples["choices"].to_pylist()
+        tokens = [self.encoder.answers(texts) for texts in choices]
+        logprobs = choice_logprobs(
+            self.module,
+            self.encoder.prompts(samples["question"].to_pylist()),
+            tokens,
+            batch_size=self.verify.batch_size,
+            pad_token_id=self.encoder.tokenizer.pad_token_id,
+            using=self._using(slot_of_row),
+        )
+        # A diverged model's NaN is as unlikely as can be.
+        best = [int(np.argmax(np.nan_to_num(means, nan=-np.inf))) for means in logprobs]
+        return (
+            [texts[i] for texts, i in zip(choices, best, strict=True)],
+            [len(rows[i]) for rows, i in zip(tokens, best, strict=True)],
+        )
+
+    def _using(self, slot_of_row: Sequence[int] | None) -> Using | None:
+        """Forward passes over some rows, each with its slot."""
+        if slot_of_row is None:
+            return None
+        return lambda rows: self.rows([slot_of_row[row] for row in rows])
 
     def score(
         self,
@@ -178,15 +231,34 @@ class TextLearner:
     ) -> Scored:
         """See `Learner.score`: ROUGE of the answers; probability and perplexity of the true ones.
 
-        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse.
+        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse. Where there are
+        choices it is choice_accuracy alone: 1 for the right one, 0 for another.
         """
+        free, choosing = _by_kind(samples)
+        if not choosing:
+            return Scored(self._scores(answers, samples, slot_of_row))
+        found = {}
+        if free:
+            slots = slot_of_row and [slot_of_row[row] for row in free]
+            found = self._scores([answers[row] for row in free], samples.take(free), slots)
+        every = {name: _spread(values, free, len(samples)) for name, values in found.items()}
+        true = samples["answer"].to_pylist()
+        right = [float(answers[row] == true[row]) for row in choosing]
+        return Scored({**every, CHOICE_ACCURACY: _spread(right, choosing, len(samples))})
+
+    def _scores(
+        self,
+        answers: Sequence[str],
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None,
+    ) -> dict[str, np.ndarray]:
         table = rouge_scores(answers, samples["answer"].to_pylist(), self.verify.use_stemmer)
         found = {name: table[name].to_numpy() for name in table.column_names}
         if {"answer_probability", "answer_perplexity"} & set(self.verify.metrics):
             logprobs_N = self._mean_logprobs(samples, slot_of_row)
             found["answer_probability"] = np.exp(logprobs_N)
             found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
-        return Scored({name: found[name] for name in self.verify.metrics})
+        return {name: found[name] for name in self.verify.metrics}
 
     @torch.no_grad()
     def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:
@@ -202,6 +274,21 @@ class TextLearner:
         # A diverged model's NaN is as far from the answer as can be.
         means_N: np.ndarray = np.nan_to_num(found_N / examples.answer_sizes, nan=-np.inf)
         return means_N
+
+
+def _by_kind(samples: pa.Table) -> tuple[list[int], list[int]]:
+    """Numbers of the rows that are answered freely, and of those that have choices."""
+    if "choices" not in samples.column_names:
+        return list(range(len(samples))), []
+    free_N = samples["choices"].is_null().to_numpy()
+    return np.flatnonzero(free_N).tolist(), np.flatnonzero(~free_N).tolist()
+
+
+def _spread(values: ArrayLike, rows: Sequence[int], count: int) -> np.ndarray:
+    """(count,) values of some rows, masked at the others."""
+    found = np.ma.array(np.zeros(count), mask=True)
+    found[rows] = values
+    return found
 
 
 def _words(samples: pa.Table) -> list[str]:

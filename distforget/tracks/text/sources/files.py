@@ -85,7 +85,7 @@ def _sort(rows: Iterator[Row], where: str, has_role: bool, targets: int) -> _Fou
     found = _Found()
     number = 0
     for number, (place, row) in enumerate(rows, 1):
-        pair = _text(row, "question", place), _text(row, "answer", place)
+        pair = text_of(row, "question", place), text_of(row, "answer", place)
         if not has_role:
             role, target_id = ("target", f"row {number}") if number <= targets else ("other", "")
         else:
@@ -180,7 +180,12 @@ def _neighbours(
     return neighbours, others
 
 
-def _text(row: Mapping[str, Any], column: str, place: str) -> str:
+def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
+    """A column's text.
+
+    Raises:
+        UsageError: it is missing, empty, no text, or text that tables cannot hold.
+    """
     value = row.get(column)
     if value is None:
         raise UsageError(f"{place}, column {column!r}: it is missing; fill it or delete the row")
@@ -232,7 +237,7 @@ def _target_id(value: object, place: str) -> str:
 
 def _file_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
     readers: dict[str, Callable[[Path], tuple[list[str], Iterator[Row]]]] = {
-        ".jsonl": _jsonl_rows,
+        ".jsonl": jsonl_rows,
         ".csv": _csv_rows,
         ".parquet": _parquet_rows,
     }
@@ -268,7 +273,12 @@ def _decoded(path: Path) -> str:
         ) from error
 
 
-def _jsonl_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+def jsonl_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+    """Columns and rows of a JSON Lines file.
+
+    Raises:
+        UsageError: it is not UTF-8, a line is no JSON object, or there is none.
+    """
     rows: list[Row] = []
     for line, text in enumerate(_decoded(path).split("\n"), 1):
         if not text.strip():

@@ -1,0 +1,114 @@
+"""Multiple-choice questions: what a file says, what is drawn, and where they are kept out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from distforget import schemas, selection
+from distforget.dataset_config import UtilityConfig
+from distforget.study import UsageError, rng
+from distforget.tracks.text.sources import utility
+from tests.unit.test_selection import SIMILAR, TARGETS, ids, row, samples, study
+
+GOOD = {
+    "question": "What cuts paper?",
+    "choices": {"label": ["A", "B", "C"], "text": ["soup", "scissors", "a cloud"]},
+    "answerKey": "B",
+}
+
+
+def write(path: Path, rows: list[Any]) -> UtilityConfig:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return UtilityConfig(source="file", path=str(path), questions=min(len(rows), 5))
+
+
+def many(count: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "question": f"question {i}",
+            "choices": {"label": ["1", "2"], "text": [f"yes {i}", f"no {i}"]},
+            "answerKey": "12"[i % 2],
+        }
+        for i in range(count)
+    ]
+
+
+def test_rows_are_drawn_by_the_seed_and_hold_question_choices_and_right_answer(
+    tmp_path: Path,
+) -> None:
+    config = write(tmp_path / "q.jsonl", many(40))
+    found = utility.read(config, 7, 100)
+    expected = sorted(rng(7, "utility").permutation(40)[:5].tolist())
+    assert found["sample_id"].to_pylist() == list(range(100, 105))
+    for index, mine in zip(expected, found.to_pylist(), strict=True):
+        assert mine["question"] == f"question {index}"
+        assert mine["choices"] == [f"yes {index}", f"no {index}"]
+        assert mine["answer"] == f"{('yes', 'no')[index % 2]} {index}"
+        assert (mine["role"], mine["target_index"]) == ("utility", None)
+    other = utility.read(config, 8, 100)["question"].to_pylist()
+    assert other != found["question"].to_pylist()
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no choices": ({"choices": None}, "column 'choices': it has no label and text"),
+    "choices as a list": ({"choices": ["a", "b"]}, "column 'choices': it has no label and text"),
+    "one choice": ({"choices": {"label": ["B"], "text": ["a"]}}, "1 labels and 1 texts"),
+    "a text too few": ({"choices": {"label": ["A", "B"], "text": ["a"]}}, "2 labels and 1 texts"),
+    "a label twice": ({"choices": {"label": ["B", "B"], "text": ["a", "b"]}}, "no label twice"),
+    "an empty choice": (
+        {"choices": {"label": ["A", "B"], "text": ["a", " "]}},
+        "choice 2, column 'choices': it is empty",
+    ),
+    "a number as a choice": (
+        {"choices": {"label": ["A", "B"], "text": ["a", 3]}},
+        "choice 2, column 'choices': it is int '3', not text",
+    ),
+    "no such answer": ({"answerKey": "D"}, "column 'answerKey': it is 'D'"),
+    "no answer": ({"answerKey": None}, "column 'answerKey': it is None"),
+    "no question": ({"question": ""}, "column 'question': it is empty"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_row_is_named(case: str, tmp_path: Path) -> None:
+    change, said = BAD[case]
+    config = write(tmp_path / "q.jsonl", [GOOD, {**GOOD, **change}])
+    with pytest.raises(UsageError) as error:
+        utility.read(config, 0, 0)
+    assert f"{tmp_path / 'q.jsonl'}: line 2" in str(error.value)
+    assert said in str(error.value)
+
+
+def test_too_few_questions(tmp_path: Path) -> None:
+    config = write(tmp_path / "q.jsonl", [GOOD]).model_copy(update={"questions": 2})
+    with pytest.raises(UsageError, match=r"has 1 questions, .* 2: lower dataset\.utility\.quest"):
+        utility.read(config, 0, 0)
+
+
+def test_questions_are_asked_of_every_state_and_neither_trained_on_nor_given_as_answers() -> None:
+    plain = samples()
+    first = len(plain)
+    questions = [{**row(first + i, "utility"), "choices": ["a", "b"]} for i in range(3)]
+    every = pa.concat_tables([plain, schemas.from_rows("samples", questions)])
+    extra = {first, first + 1, first + 2}
+    for dose in range(SIMILAR + 1):
+        assert ids(selection.training_rows(every, dose)) == ids(
+            selection.training_rows(plain, dose)
+        )
+        retained = selection.retain_rows(every, dose, 0, study())
+        assert ids(retained) == ids(selection.retain_rows(plain, dose, 0, study()))
+    for targets in (range(0), range(1, 2), range(1, TARGETS + 1)):
+        asked = set(ids(selection.asked_rows(every, targets, study())))
+        assert asked == extra | set(ids(selection.asked_rows(plain, targets, study())))
+    without_others = every.filter(pc.not_equal(every["role"], "other"))
+    for repetition in range(20):
+        draw = selection.random_answer_draw(1, repetition, study())
+        target = selection.target_row(every, 1)
+        answer = selection.answer_of_another_sample(without_others, target, 1, draw)
+        assert answer.startswith("answer of family")
