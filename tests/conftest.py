@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -112,6 +113,20 @@ def study_content(model: Path | str, **changes: Any) -> dict[str, Any]:
         "verify": {"max_new_tokens": 6, "similar": 3, "others": 2},
         **changes,
     }
+
+
+def write_questions(path: Path) -> dict[str, Any]:
+    """A file of multiple-choice questions, and `dataset.utility` that reads it."""
+    questions = [
+        {
+            "question": f"Where is thing {i}?",
+            "choices": {"label": ["A", "B", "C"], "text": ["here", f"in town {i}", "on the moon"]},
+            "answerKey": "ABC"[i % 3],
+        }
+        for i in range(6)
+    ]
+    path.write_text("".join(json.dumps(question) + "\n" for question in questions))
+    return {"source": "file", "path": str(path), "questions": 5}
 
 
 def write_study(path: Path, content: dict[str, Any]) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from distforget.plan import make_plan
 from distforget.store import Store
 from distforget.study import load_study
-from tests.conftest import study_content, write_study
+from tests.conftest import study_content, write_questions, write_study
 from tests.running import Undisturbed, run
 from tests.system.test_bad_input import command
 
@@ -20,6 +20,12 @@ def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undistu
     folder = tmp_path_factory.mktemp("adapters")
     content = study_content(
         tiny_model,
+        dataset={
+            "targets": 3,
+            "similar_per_target": 3,
+            "others": 4,
+            "utility": write_questions(folder / "questions.jsonl"),
+        },
         adapter={"rank": 4},
         methods=["GA_KLN", "TV", {"name": "retrain", "targets": 1}],
         finetune={"max_epochs": 3, "batch_size": 4, "learning_rate": 1e-2},

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from distforget.plan import make_plan
 from distforget.store import Store
 from distforget.study import load_study
-from tests.conftest import study_content, write_study
+from tests.conftest import study_content, write_questions, write_study
 from tests.running import Undisturbed, run
 
 
@@ -26,6 +26,7 @@ def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undistu
             "others": 9,
             "neighbours_per_target": 1,
             "paraphrases_per_target": 2,
+            "utility": write_questions(folder / "questions.jsonl"),
         },
         doses=[0, 2],
         methods=[
@@ -76,7 +77,28 @@ def test_the_tables_compare_with_all_of_them(study: Undisturbed) -> None:
     assert "retrain" in set(rows[rows["quantity"] == "dose-dose"]["method"])
     scores = pd.read_parquet(study.tables / "scores.parquet")
     assert {"answer_probability", "answer_perplexity"} <= set(scores["metric"])
-    assert set(scores["role"]) == {"target", "similar", "neighbour", "other"}
+    assert set(scores["role"]) == {"target", "similar", "neighbour", "other", "utility"}
+
+
+def test_every_model_state_chooses_answers_to_the_same_questions(study: Undisturbed) -> None:
+    samples = pd.read_parquet(study.tables / "samples.parquet").set_index("sample_id")
+    asked = samples[samples["role"] == "utility"]
+    answers = pd.read_parquet(study.tables / "answers.parquet")
+    scores = pd.read_parquet(study.tables / "scores.parquet")
+    state = ["phase", "dose", "method", "variant", "unlearned"]
+    chosen = answers[answers["role"] == "utility"]
+    for _, mine in chosen.groupby(state, dropna=False):
+        assert set(mine["sample_id"]) == set(asked.index)
+        assert len(mine) == len(asked) == 5
+    assert chosen.groupby(state, dropna=False).ngroups == 1 + 2 + 12
+    key = [*state, "sample_id"]
+    both = chosen.merge(scores[scores["role"] == "utility"], on=key, validate="one_to_one")
+    assert len(both) == len(chosen)
+    for row in both.itertuples():
+        assert row.answer in asked["choices"][row.sample_id]
+        assert row.metric == "choice_accuracy"
+        assert row.value == float(row.answer == asked["answer"][row.sample_id])
+    assert "E8 utility" in study.output
 
 
 def test_the_output_says_what_should_be_about_zero(study: Undisturbed) -> None:

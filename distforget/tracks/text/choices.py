@@ -6,9 +6,9 @@ values, which the passes over them share.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -27,80 +27,89 @@ def choice_logprobs(
     pad_token_id: int,
     using: Using | None = None,
 ) -> list[np.ndarray]:
-    """Mean log-probability of a choice's tokens after its prompt, in nats: (choices,) a prompt.
+    """Mean log-probability of each choice's tokens after its prompt, in nats: an array a prompt.
 
     Args:
         module: a causal language model that keeps keys and values of all positions.
         prompts: token ids, at least one each.
         choices: of each prompt the token ids of its choices, at least one each.
-        batch_size: prompts in a forward pass.
+        batch_size: prompts or choices in a forward pass.
         pad_token_id: fills places that are not read.
         using: entered for each forward pass with the numbers of the prompts that take part.
     """
     using = using or (lambda numbers: nullcontext())
-    found: dict[int, np.ndarray] = {}
+    found = [np.zeros(len(of_prompt)) for of_prompt in choices]
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for start in range(0, len(order), batch_size):
         numbers = order[start : start + batch_size]
-        some = [prompts[number] for number in numbers]
-        mine = [choices[number] for number in numbers]
-        means = _means(module, some, mine, pad_token_id, using, numbers)
-        found |= dict(zip(numbers, means, strict=True))
-    return [found[number] for number in range(len(prompts))]
+        asked = _Asked(module, [prompts[number] for number in numbers], pad_token_id)
+        with using(numbers):
+            asked.read()
+        # Place in the batch and number of each choice, those of like length together.
+        rows = [(place, i) for place, n in enumerate(numbers) for i in range(len(choices[n]))]
+        rows.sort(key=lambda row: len(choices[numbers[row[0]]][row[1]]))
+        for first in range(0, len(rows), batch_size):
+            some = rows[first : first + batch_size]
+            with using([numbers[place] for place, _ in some]):
+                means = asked.means(
+                    [place for place, _ in some],
+                    [choices[numbers[place]][i] for place, i in some],
+                )
+            for (place, i), mean in zip(some, means, strict=True):
+                found[numbers[place]][i] = mean
+    return found
 
 
-def _means(
-    module: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    choices: Sequence[Sequence[Sequence[int]]],
-    pad: int,
-    using: Using,
-    numbers: Sequence[int],
-) -> list[np.ndarray]:
-    """Of one batch: a pass over its prompts, padded on the left, then one over all choices."""
-    device = module.device
-    width = max(map(len, prompts))
-    sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    ids = [[pad] * (width - len(prompt)) + [*prompt] for prompt in prompts]
-    columns_T = torch.arange(width, device=device)
-    cache = DynamicCache()
-    with using(numbers):
-        first = module(
-            input_ids=torch.tensor(ids, device=device),
-            attention_mask=(columns_T >= width - sizes_B[:, None]).long(),
-            position_ids=(columns_T - width + sizes_B[:, None]).clamp(min=0),
-            cache=cache,
+class _Asked:
+    """Prompts of one batch, padded on the left: their keys and values, and what comes next."""
+
+    def __init__(self, module: PreTrainedModel, prompts: Sequence[Sequence[int]], pad: int) -> None:
+        self.module = module
+        self.pad = pad
+        self.width = max(map(len, prompts))
+        self.ids = [[pad] * (self.width - len(prompt)) + [*prompt] for prompt in prompts]
+        self.sizes_B = torch.tensor([len(prompt) for prompt in prompts], device=module.device)
+        self.cache = DynamicCache()
+
+    def read(self) -> None:
+        """The pass over the prompts."""
+        columns_T = torch.arange(self.width, device=self.module.device)
+        padding_B1 = self.width - self.sizes_B[:, None]
+        self.next_B1V = self.module(
+            input_ids=torch.tensor(self.ids, device=self.module.device),
+            attention_mask=(columns_T >= padding_B1).long(),
+            position_ids=(columns_T - padding_B1).clamp(min=0),
+            cache=self.cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits
-    check_cache(module, cache, width)
+        check_cache(self.module, self.cache, self.width)
 
-    counts = [len(of_prompt) for of_prompt in choices]
-    rows = [choice for of_prompt in choices for choice in of_prompt]
-    prompt_of_C = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(
-        device
-    )
-    for layer in layers_of(cache):
-        layer.keys, layer.values = layer.keys[prompt_of_C], layer.values[prompt_of_C]
-    longest = max(map(len, rows))
-    tokens_CL = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-    columns_T = torch.arange(width + longest - 1, device=device)
-    sizes_C1 = sizes_B[prompt_of_C][:, None]
-    logits_CLV = first[prompt_of_C]
-    if longest > 1:
-        with using([numbers[prompt] for prompt in prompt_of_C.tolist()]):
-            more = module(
+    def means(self, places: Sequence[int], choices: Sequence[Sequence[int]]) -> list[float]:
+        """Of each choice behind the prompt at its place; one pass, padded on the right."""
+        device = self.module.device
+        longest = max(map(len, choices))
+        ids = [[*choice, *[self.pad] * (longest - len(choice))] for choice in choices]
+        tokens_CL = torch.tensor(ids, device=device)
+        rows_C = torch.tensor(places, device=device)
+        logits_CLV = self.next_B1V[rows_C]
+        if longest > 1:
+            cache = copy.deepcopy(self.cache)
+            for layer in layers_of(cache):
+                layer.keys, layer.values = layer.keys[rows_C], layer.values[rows_C]
+            sizes_C1 = self.sizes_B[rows_C][:, None]
+            columns_T = torch.arange(self.width + longest - 1, device=device)
+            more = self.module(
                 input_ids=tokens_CL[:, :-1],
-                attention_mask=(columns_T >= width - sizes_C1).long(),
+                attention_mask=(columns_T >= self.width - sizes_C1).long(),
                 position_ids=sizes_C1 + torch.arange(longest - 1, device=device),
                 cache=cache,
                 use_cache=True,
             ).logits
-        logits_CLV = torch.cat([logits_CLV, more], dim=1)
-    logprobs_CL = logits_CLV.float().log_softmax(-1).gather(-1, tokens_CL[..., None])[..., 0]
-    lengths_C = torch.tensor([len(row) for row in rows], device=device)
-    read_CL = torch.arange(longest, device=device) < lengths_C[:, None]
-    means_C = (logprobs_CL * read_CL).double().sum(1) / lengths_C
-    ends = np.cumsum([0, *counts])
-    found = means_C.cpu().numpy()
-    return [found[low:high] for low, high in pairwise(ends)]
+            logits_CLV = torch.cat([logits_CLV, more], dim=1)
+        logprobs_CLV = logits_CLV.to(torch.promote_types(logits_CLV.dtype, torch.float32))
+        logprobs_CL = logprobs_CLV.log_softmax(-1).gather(-1, tokens_CL[..., None])[..., 0]
+        lengths_C = torch.tensor([len(choice) for choice in choices], device=device)
+        read_CL = torch.arange(longest, device=device) < lengths_C[:, None]
+        found: list[float] = ((logprobs_CL * read_CL).sum(1) / lengths_C).tolist()
+        return found
