@@ -13,6 +13,8 @@ import yaml
 from distforget import schemas
 from distforget.study import Study
 
+OWN = "biographies"
+"""Source of samples that distforget makes up itself."""
 FIRST = "scores"
 """Table that is loaded when none is named."""
 
@@ -42,7 +44,7 @@ def card(
         date: of the tables.
         results: paths of the files in lm-evaluation-harness's form.
     """
-    own = study.dataset.source == "biographies"
+    own = study.dataset.source == OWN and study.dataset.utility is None
     front = {
         "pretty_name": f"distforget study {study.name}",
         "license": "apache-2.0" if own else "other",
@@ -116,7 +118,7 @@ def card(
             "",
             "## Licence",
             "",
-            _licence(study, own),
+            _licence(study),
             "",
         ]
     )
@@ -143,12 +145,19 @@ def _text(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _licence(study: Study, own: bool) -> str:
+def _licence(study: Study) -> str:
     models = ", ".join(dict.fromkeys(model.path for model in study.models))
-    rows = (
-        "The people in `samples` are made up by distforget; all tables are under Apache-2.0"
-        if own
-        else f"The rows of `samples` come from the source {study.dataset.source!r}, whose licence "
-        "holds for them; all else is under Apache-2.0"
+    source, utility = study.dataset.source, study.dataset.utility
+    strange = [] if source == OWN else [f"rows of `samples` come from the source {source!r}"]
+    strange += [f"questions of utility come from {utility.path!r}"] if utility else []
+    made = "people in `samples` are made up by distforget" if source == OWN else ""
+    said = [f"The {part}" for part in (made, *strange) if part]
+    rights = (
+        "; what comes from elsewhere keeps its licence, all else is under Apache-2.0"
+        if strange
+        else "; all tables are under Apache-2.0"
     )
-    return f"{rows}, as far as the licences of the models ({models}) do not say otherwise."
+    return (
+        f"{'. '.join(said)}{rights}, as far as the licences of the models ({models}) do not say "
+        "otherwise."
+    )

@@ -64,7 +64,9 @@ def results(
                 "task": name,
                 "dataset_path": study.dataset.source,
                 "dataset_name": study.dataset.name,
-                "output_type": "generate_until",
+                "output_type": "multiple_choice"
+                if _first(rows)["role"] == "utility"
+                else "generate_until",
                 "num_fewshot": 0,
                 "repeats": study.seeds,
                 "metric_list": [
