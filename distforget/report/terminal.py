@@ -100,7 +100,8 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
             "dataset",
             [plan.dataset],
             f"{data.source}: {data.targets} targets x {data.similar_per_target} similar, "
-            + (f"{data.per_class} a class" if data.per_class else f"{data.others} others"),
+            + (f"{data.per_class} a class" if data.per_class else f"{data.others} others")
+            + (f", {data.utility.questions} questions of utility" if data.utility else ""),
         ),
         ("model", plan.models, ", ".join(m.name for m in study.models)),
         ("finetune", plan.finetunes, f"doses {', '.join(map(str, study.dose_numbers()))}"),

@@ -56,18 +56,29 @@ def test_rows_are_drawn_by_the_seed_and_hold_question_choices_and_right_answer(
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no choices": ({"choices": None}, "column 'choices': it has no label and text"),
-    "choices as a list": ({"choices": ["a", "b"]}, "column 'choices': it has no label and text"),
+    "no choices": ({"choices": None}, "column 'choices': it has no lists label and text"),
+    "choices as a list": (
+        {"choices": ["a", "b"]},
+        "column 'choices': it has no lists label and text",
+    ),
+    "texts that are one text": (
+        {"choices": {"label": ["A", "B"], "text": "ab"}},
+        "column 'choices': it has no lists label and text",
+    ),
+    "a label that is a list": (
+        {"choices": {"label": ["A", ["B"]], "text": ["a", "b"]}},
+        "choice 2, column 'label': it is list",
+    ),
     "one choice": ({"choices": {"label": ["B"], "text": ["a"]}}, "1 labels and 1 texts"),
     "a text too few": ({"choices": {"label": ["A", "B"], "text": ["a"]}}, "2 labels and 1 texts"),
     "a label twice": ({"choices": {"label": ["B", "B"], "text": ["a", "b"]}}, "no label twice"),
     "an empty choice": (
         {"choices": {"label": ["A", "B"], "text": ["a", " "]}},
-        "choice 2, column 'choices': it is empty",
+        "choice 2, column 'text': it is empty",
     ),
     "a number as a choice": (
         {"choices": {"label": ["A", "B"], "text": ["a", 3]}},
-        "choice 2, column 'choices': it is int '3', not text",
+        "choice 2, column 'text': it is int '3', not text",
     ),
     "no such answer": ({"answerKey": "D"}, "column 'answerKey': it is 'D'"),
     "no answer": ({"answerKey": None}, "column 'answerKey': it is None"),

@@ -66,21 +66,23 @@ def _source(config: UtilityConfig) -> tuple[str, Iterable[Row]]:
 
 def _question(place: str, row: Mapping[str, Any]) -> _Question:
     choices = row.get("choices")
-    if not isinstance(choices, Mapping) or not {"label", "text"} <= choices.keys():
-        raise UsageError(f"{place}, column 'choices': it has no label and text; write {FORM}")
-    labels, count = choices["label"], len(choices["text"])
-    texts = [
-        text_of({"choices": text}, "choices", f"{place}, choice {number}")
-        for number, text in enumerate(choices["text"], 1)
-    ]
-    if not 2 <= count == len(labels) == len(set(labels)):
+    given = choices if isinstance(choices, Mapping) else {}
+    labels, texts = given.get("label"), given.get("text")
+    if not (isinstance(labels, list) and isinstance(texts, list)):
+        raise UsageError(f"{place}, column 'choices': it has no lists label and text; write {FORM}")
+    for number, label in enumerate(labels, 1):
+        text_of({"label": label}, "label", f"{place}, choice {number}")
+    for number, text in enumerate(texts, 1):
+        text_of({"text": text}, "text", f"{place}, choice {number}")
+    if not 2 <= len(texts) == len(labels) == len(set(labels)):
         raise UsageError(
-            f"{place}, column 'choices': {len(labels)} labels and {count} texts; write two or more "
-            "of each, no label twice"
+            f"{place}, column 'choices': {len(labels)} labels and {len(texts)} texts; write two or "
+            "more of each, no label twice"
         )
     if row.get("answerKey") not in labels:
         raise UsageError(
             f"{place}, column 'answerKey': it is {row.get('answerKey')!r}, which is not among the "
-            f"labels {', '.join(map(str, labels))}"
+            f"labels {', '.join(labels)}"
         )
-    return _Question(text_of(row, "question", place), texts, texts[labels.index(row["answerKey"])])
+    question = text_of(row, "question", place)
+    return _Question(question, texts, texts[labels.index(row["answerKey"])])
