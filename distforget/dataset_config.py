@@ -91,6 +91,20 @@ class UtilityConfig(Frozen):
     revision: str = Field("", description="commit or branch of a hub dataset; empty: the newest")
     questions: int = Field(100, ge=1, description="drawn from all, the same for all model states")
 
+    @model_validator(mode="after")
+    def _fields_match_the_source(self) -> UtilityConfig:
+        if self.source == "file":
+            if not self.path.endswith(".jsonl"):
+                raise ValueError(f"path is {self.path!r}, but a file of questions ends in .jsonl")
+            hub_only = {"split": self.split != "validation", "revision": self.revision != ""}
+            for field, given in hub_only.items():
+                if given:
+                    raise ValueError(
+                        f"{field} is {getattr(self, field)!r}, but it belongs to source 'hub' and "
+                        "source is 'file'; delete one of the two"
+                    )
+        return self
+
 
 class DatasetConfig(Frozen):
     """A similarity-entailed dataset (paper section 3): targets, their similar samples, others."""

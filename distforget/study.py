@@ -99,7 +99,7 @@ class VerifyConfig(Frozen):
     """What is asked of each model state, and how answers are scored."""
 
     max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(16, ge=1, description="rows generated at once")
+    batch_size: int = Field(16, ge=1, description="rows of a forward pass when asked")
     similar: int = Field(50, ge=0, description="similar samples asked of each target")
     others: int = Field(20, ge=0, description="other samples asked (damage)")
     unseen: int = Field(0, ge=0, description="images: never-trained samples asked (controls)")

@@ -27,6 +27,8 @@ Quantity = Literal[
 CONTRAST = "ssim_contrast"
 Kind = Literal["plain", "enhanced", "low", "placebo"]
 FAMILY = ("target", "similar")
+CHOICE_MARGIN = 0.03
+"""A share of questions that matters: three in a hundred (the paper calls differences marginal)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Experiment:
     """Whose experiment of the paper it is; "": of both tracks."""
     metric: str = ""
     """The score compared; "": the study's, KM."""
+    margin: float = 0.0
+    """The smallest difference that matters; 0: the study's, of KM."""
 
 
 EXPERIMENTS = (
@@ -128,11 +132,13 @@ EXPERIMENTS = (
     ),
     Experiment(
         "E8", "enhanced-plain", "utility", "each", "enhanced", "zero",
-        "enhanced: common sense is as after the plain method", metric=CHOICE_ACCURACY,
+        "enhanced: as many questions of common sense are answered right as after the plain method",
+        metric=CHOICE_ACCURACY, margin=CHOICE_MARGIN,
     ),
     Experiment(
         "E8", "post-pre_unlearn", "utility", "each", "plain", "zero",
-        "unlearning leaves common sense as it was", metric=CHOICE_ACCURACY,
+        "as many questions of common sense are answered right as before unlearning",
+        metric=CHOICE_ACCURACY, margin=CHOICE_MARGIN,
     ),
     Experiment(
         "retrained", "post-retrained", "target", "each", "plain", "zero",
@@ -178,12 +184,11 @@ def compare(
     for experiment in experiments:
         if experiment.track in ("", *frame["track"].unique()):
             mine.setdefault(experiment.metric or metric, []).append(experiment)
-    found = [rows for name, some in mine.items() for rows in _of_metric(frame, name, some)]
+    found = [rows for name, some in mine.items() for rows in _of_metric(frame, name, some, margin)]
     if not found:
         return schemas.empty("comparisons")
     rows = pd.concat(found, ignore_index=True)
     rows["difference"] = rows["left"] - rows["right"]
-    rows["agrees"] = as_expected(rows["difference"], rows["expected"], margin)
     names = schemas.describe("comparisons").columns
     return schemas.from_rows(
         "comparisons",
@@ -195,7 +200,7 @@ def compare(
 
 
 def _of_metric(
-    frame: pd.DataFrame, metric: str, experiments: Sequence[Experiment]
+    frame: pd.DataFrame, metric: str, experiments: Sequence[Experiment], margin: float
 ) -> list[pd.DataFrame]:
     """Rows of each experiment on one score; none where no cell has it."""
     frame = _of_families(frame[frame["metric"] == metric], {e.role for e in experiments})
@@ -203,7 +208,13 @@ def _of_metric(
     if post.empty:
         return []
     found = [_rows(e, post, _right_side(e, frame, post)) for e in experiments]
-    return [rows.assign(metric=metric) for rows in found]
+    return [
+        rows.assign(
+            metric=metric,
+            agrees=as_expected(rows["left"] - rows["right"], e.expected, e.margin or margin),
+        )
+        for e, rows in zip(experiments, found, strict=True)
+    ]
 
 
 def kind_of(variant: str) -> Kind:
@@ -233,16 +244,15 @@ def score_range(metric: str) -> tuple[float, float]:
     return (0.0, 1.0) if shares else (-math.inf, math.inf)
 
 
-def as_expected(
-    difference: pd.Series[float], expected: Expected | pd.Series[str], margin: float
-) -> pd.Series[bool]:
+def as_expected(difference: pd.Series[float], expected: Expected, margin: float) -> pd.Series[bool]:
     """Which differences have the sign expected; "zero" is within the margin."""
-    wanted = pd.Series(expected, difference.index)
-    return (
-        ((wanted == "negative") & (difference < 0))
-        | ((wanted == "positive") & (difference > 0))
-        | ((wanted == "zero") & (difference.abs() <= margin))
-    )
+    match expected:
+        case "negative":
+            return difference < 0
+        case "positive":
+            return difference > 0
+        case "zero":
+            return difference.abs() <= margin
 
 
 def _rows(experiment: Experiment, post: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:

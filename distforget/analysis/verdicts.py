@@ -81,7 +81,8 @@ def verdicts(
         cells: the `cells` of the study, for those that diverged.
         planned: cells planned at each dose (targets times seeds) by model, method and variant, so
             that missing ones show.
-        margin: the smallest difference that matters, stated beforehand (`verify.margin`).
+        margin: the smallest difference that matters, stated beforehand (`verify.margin`); of
+            experiments that have none of their own.
     """
     frame = comparisons.to_pandas().merge(
         cells.select([*GROUP, "seed", "unlearned", "diverged"]).to_pandas(),
@@ -98,7 +99,7 @@ def verdicts(
             & (frame["expected"] == experiment.expected)
         ].sort_values("dose", kind="stable")
         if len(rows):
-            found += _verdicts(experiment, rows, planned, margin)
+            found += _verdicts(experiment, rows, planned, experiment.margin or margin)
     return found
 
 

@@ -133,7 +133,7 @@ def _columns(table: str) -> list[str]:
         "| column | type | unit | meaning |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {column.type}{', may be null' if column.nullable else ''} | "
+            f"| {name} | `{column.type}`{', may be null' if column.nullable else ''} | "
             f"{_text(column.unit or '')} | {_text(column.meaning)} |"
             for name, column in described.columns.items()
         ),

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distforget.analysis.comparisons import CHOICE_MARGIN
 from distforget.analysis.differences import (
     ABOUT,
     EQUAL,
@@ -21,6 +22,7 @@ from distforget.analysis.differences import (
 )
 from distforget.analysis.doses import BEFORE
 from distforget.analysis.settings import Setting, settings
+from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.plan import Plan, cell_name
 from distforget.report.study_tables import facts_of, read_current
 from distforget.report.terminal import interval, method_name
@@ -74,13 +76,13 @@ def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Compar
     verify = studies[0].verify
     metric = metric or verify.metric
     for study in studies:
-        if metric not in study.verify.metrics:
-            known = ", ".join(study.verify.metrics)
-            raise UsageError(f"--metric {metric}: study {study.name} scores {known}")
+        scored = [*study.verify.metrics, *[CHOICE_ACCURACY] * (study.dataset.utility is not None)]
+        if metric not in scored:
+            raise UsageError(f"--metric {metric}: study {study.name} scores {', '.join(scored)}")
     one, other = read_current(*a), read_current(*b)
     names = [[cell_name(step) for step in plan.cells] for plan, _ in (a, b)]
     shared = overlap(names[0], one.cells, names[1], other.cells)
-    margin = verify.margin if metric == verify.metric else 0.0
+    margin = {verify.metric: verify.margin, CHOICE_ACCURACY: CHOICE_MARGIN}.get(metric, 0.0)
     return Comparison(
         metric,
         margin,

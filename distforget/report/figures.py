@@ -141,18 +141,19 @@ def utility_compared(tables: StudyTables, model: str) -> Figure:
     Raises:
         NothingToShowError: no model state was asked such questions.
     """
-    after = tables.scores.to_pandas().query("metric == @CHOICE_ACCURACY and model == @model")
-    if after.empty:
+    asked = tables.scores.to_pandas().query("metric == @CHOICE_ACCURACY and model == @model")
+    if asked.empty:
         raise NothingToShowError(f"the study asks {model} no questions of utility")
     dose = tables.doses[-1]
-    after = after.query("phase == 'post_unlearn' and dose == @dose")
+    after = asked.query("phase == 'post_unlearn' and dose == @dose")
     each = after.groupby(["method", "variant", "unlearned"])["value"].mean()
-    questions = after["sample_id"].nunique()
     methods = [pair for pair in tables.methods(model) if pair[1] != PLACEBO]
     figure, (axes,) = panels(1, 0.19 * len(methods) + 0.5, wide=True)
     used: dict[str, Any] = {}
     for name, level in tables.levels(model, dose, "utility", CHOICE_ACCURACY).items():
         used[name] = axes.axvline(level, color=STATES[name], linestyle=":", linewidth=0.8)
+    if tables.chance == tables.chance:
+        used["guessing"] = axes.axvspan(0, tables.chance, color="#EEEEEE", linewidth=0)
     done = {(method, variant) for method, variant, _ in each.index}
     for y, pair in enumerate(methods):
         if pair not in done:
@@ -174,8 +175,9 @@ def utility_compared(tables: StudyTables, model: str) -> Figure:
     used["after unlearning a target"] = Line2D([], [], ls="", marker="o", ms=3, color="#333333")
     used["mean over targets"] = Line2D([], [], color="#333333")
     caption = (
-        f"n = targets done of {tables.targets}; {questions} multiple-choice questions that no "
-        f"model was trained on. Model {model}, dose {dose}. {tables.about}"
+        f"n = targets done of {tables.targets}; {asked['sample_id'].nunique()} multiple-choice "
+        f"questions that no model was trained on, the same for all. Model {model}, dose {dose}. "
+        f"{tables.about_of(CHOICE_ACCURACY)}"
     )
     return finish(figure, f"Utility: {model}", caption, used)
 

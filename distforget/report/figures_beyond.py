@@ -57,7 +57,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     ]
     rows = [(dose, *pair) for dose in sorted({v.dose for v in found}) for pair in pairs]
     models = [name for name in tables.paths if set(pairs) & set(tables.methods(name))]
-    margin = tables.margin
+    margin = experiment.margin or tables.margin
     figure, made = panels(len(models), 0.17 * len(rows) + 0.35, columns=3)
     several = len({dose for dose, _, _ in rows}) > 1
     names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
@@ -90,7 +90,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     caption = (
         f"Mean over targets and its 95 % interval (bootstrap over targets); numbers: cells "
         f"compared of planned, behind the targets if there are several seeds; div.: diverged. "
-        f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about}"
+        f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about_of(experiment.metric)}"
     )
     return finish(figure, title, caption, shown)
 

@@ -16,7 +16,7 @@ from distforget.analysis.states import STATE, means
 from distforget.plan import STAGE_VERSIONS, Plan, Step
 from distforget.report.study_tables import StudyTables
 from distforget.report.terminal import method_name
-from distforget.study import ModelConfig
+from distforget.study import ModelConfig, Study
 
 LESS_IS_MORE = ("answer_perplexity", "p_value")
 """Scores that fall as more is known of a sample."""
@@ -37,7 +37,7 @@ def results(
 
     A score is the mean over targets (each the mean over its samples and seeds), its standard error
     that over targets. `higher_is_better` says what unlearning wants: less known of the target, as
-    much as before of others and neighbours; null where that is open.
+    much as before of others, neighbours and questions of utility; null where that is open.
 
     Args:
         facts: where its cells were computed, as `study_tables.facts_of` gives it.
@@ -62,11 +62,7 @@ def results(
         "configs": {
             name: {
                 "task": name,
-                "dataset_path": study.dataset.source,
-                "dataset_name": study.dataset.name,
-                "output_type": "multiple_choice"
-                if _first(rows)["role"] == "utility"
-                else "generate_until",
+                **_asked(study, _first(rows)["role"]),
                 "num_fewshot": 0,
                 "repeats": study.seeds,
                 "metric_list": [
@@ -105,6 +101,17 @@ def results(
         "task_hashes": {},
         "total_evaluation_time_seconds": str(seconds),
     }
+
+
+def _asked(study: Study, role: str) -> dict[str, str]:
+    """Whence a task's questions come and how they are answered."""
+    utility = study.dataset.utility
+    if role == "utility" and utility:
+        at = f"{utility.split}@{utility.revision}".rstrip("@") if utility.source == "hub" else ""
+        path, name, kind = utility.path, at, "multiple_choice"
+    else:
+        path, name, kind = study.dataset.source, study.dataset.name, "generate_until"
+    return {"dataset_path": path, "dataset_name": name, "output_type": kind}
 
 
 def _task(state: tuple[Any, ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distforget import schemas
 from distforget.analysis.comparisons import CONTRAST, EXPERIMENTS, Experiment, compare, kind_of
@@ -77,6 +79,8 @@ class StudyTables:
     """Said in every caption, e.g. that the tables are synthetic."""
     images: Images | None = None
     """Of a study of images."""
+    chance: float = math.nan
+    """Share of the questions of utility that guessing gets right; NaN if there are none."""
 
     @property
     def track(self) -> Track:
@@ -135,9 +139,13 @@ class StudyTables:
 
     @property
     def about(self) -> str:
-        """The end of every caption."""
+        """The end of a caption of what shows the study's score."""
+        return self.about_of("")
+
+    def about_of(self, metric: str) -> str:
+        """The end of a caption of what shows a score; empty: the study's."""
         note = f" {self.note}." if self.note else ""
-        score = f"KM = {self.metric}. " if self.track == "text" else ""
+        score = f"KM = {self.metric}. " if self.track == "text" and not metric else ""
         return f"{score}Study {self.name}, tables of {self.date}.{note}"
 
     def states(self, model: str, method: str, variant: str, doses: Sequence[int]) -> pd.Series[str]:
@@ -203,7 +211,18 @@ def read(plan: Plan, store: Store) -> StudyTables:
         store.read_study_table(study.name, "cells"),
         datetime.fromtimestamp(written, UTC).date().isoformat(),
         images=_images(study, store) if study.track == "image" else None,
+        chance=_chance(study, store) if study.dataset.utility else math.nan,
     )
+
+
+def _chance(study: Study, store: Store) -> float:
+    """See `StudyTables.chance`."""
+    try:
+        samples = store.read_study_table(study.name, "samples")
+    except MissingTableError:  # a run that was ended before its data were built
+        return math.nan
+    counts = pc.list_value_length(samples["choices"]).drop_null().to_numpy()
+    return float((1 / counts).mean())
 
 
 def _images(study: Study, store: Store) -> Images:

@@ -147,14 +147,16 @@ def print_verdicts(
     verdicts: Sequence[Verdict], damages: Sequence[Damage], metric: str, console: Console
 ) -> None:
     """The verdict table, one line a claim, dose, model and method; then the damage."""
-    margin = verdicts[0].margin if verdicts else 0.0
+    margins = {v.experiment.metric: v.margin for v in verdicts}
+    margin = margins.pop("", 0.0)
+    named = "".join(f"; {name}: {value:g} instead" for name, value in margins.items())
     table = Table(
-        title=f"verdicts on the score {metric}",
+        title=f"verdicts on the score {metric}" + (", or as named" if named else ""),
         caption="difference = score after unlearning minus what it is compared with: mean over "
         "targets, its 95 % interval (bootstrap over targets); agree = targets that go as claimed; "
         "n of N = cells compared of planned. supported or contradicted = at 5 % over all methods "
         f"and models of a claim (Holm) and by {margin:g} or more; about 0 = surely within "
-        f"{margin:g}; too small = surely less than {margin:g}, either way",
+        f"{margin:g}; too small = surely less than {margin:g}, either way{named}",
         title_justify="left",
         caption_justify="left",
     )

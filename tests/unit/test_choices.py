@@ -17,7 +17,7 @@ from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.learner import TextLearner
 from tests.adapted import Setting
 from tests.contract.test_methods import samples
-from tests.unit.test_generation import ARCHITECTURES, Case, make_case
+from tests.unit.test_generation import ARCHITECTURES, LONGEST_PROMPT, MAX_NEW, Case, make_case
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -27,8 +27,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @torch.no_grad()
 def mean_logprob(module: PreTrainedModel, prompt: Sequence[int], choice: Sequence[int]) -> float:
-    logits = module(input_ids=torch.tensor([[*prompt, *choice]]), use_cache=False).logits[0]
-    logprobs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    tokens = torch.tensor([[*prompt, *choice[:-1]]])
+    logits = module(input_ids=tokens, use_cache=False).logits[0]
+    logprobs = logits[len(prompt) - 1 :].log_softmax(-1)
     return float(np.mean([logprobs[i, token] for i, token in enumerate(choice)]))
 
 
@@ -47,6 +48,21 @@ def test_each_choice_is_as_likely_as_in_a_pass_of_its_own(
     ]
     found = choice_logprobs(case.module, case.prompts, choices, batch_size=batch, pad_token_id=0)
     for prompt, mine, means in zip(case.prompts, choices, found, strict=True):
+        assert means == pytest.approx([mean_logprob(case.module, prompt, c) for c in mine])
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 12])
+def test_no_pass_goes_past_the_models_last_position(case: Case, batch: int) -> None:
+    last = LONGEST_PROMPT + MAX_NEW - 1  # of the model: see make_case
+    draw = random.Random(2)
+
+    def tokens(count: int) -> list[int]:
+        return [draw.randrange(2, case.vocabulary) for _ in range(count)]
+
+    prompts = [tokens(last - 1), tokens(3), tokens(last - 5), tokens(9)]
+    choices = [[tokens(1), tokens(2)], [tokens(5), tokens(1)], [tokens(6)], [tokens(12), tokens(4)]]
+    found = choice_logprobs(case.module, prompts, choices, batch_size=batch, pad_token_id=0)
+    for prompt, mine, means in zip(prompts, choices, found, strict=True):
         assert means == pytest.approx([mean_logprob(case.module, prompt, c) for c in mine])
 
 
@@ -120,3 +136,15 @@ def test_a_question_has_one_score_and_other_samples_have_theirs(exact: Setting) 
     assert scores["role"].value_counts()["utility"] == len(QUESTIONS)
     chosen = found["answers"].to_pandas().set_index("sample_id")["answer"]
     assert all(chosen[row["sample_id"]] in row["choices"] for row in QUESTIONS.to_pylist())
+
+
+def test_a_diverged_model_chooses_nothing(exact: Setting) -> None:
+    gone = {name: torch.full_like(w, torch.nan) for name, w in exact.start.items()}
+    exact.slots.load([gone, exact.start])
+    both = pa.concat_tables([QUESTIONS, QUESTIONS])
+    slots = [0] * len(QUESTIONS) + [1] * len(QUESTIONS)
+    texts, sizes = exact.learner.ask(both, slots)
+    accuracy = exact.learner.score(texts, both, slots).values[CHOICE_ACCURACY]
+    assert (texts[:4], sizes[:4], accuracy[:4].tolist()) == ([""] * 4, [0] * 4, [0.0] * 4)
+    assert all(texts[4:])
+    exact.slots.load([exact.start])

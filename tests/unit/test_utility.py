@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,34 @@ def test_a_bad_row_is_named(case: str, tmp_path: Path) -> None:
         utility.read(config, 0, 0)
     assert f"{tmp_path / 'q.jsonl'}: line 2" in str(error.value)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("", "correct dataset.utility.path"), ("{", 'write one object a line, e.g. {"question"')],
+)
+def test_a_file_without_rows_is_told_which_field_and_form(
+    content: str, said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(content)
+    with pytest.raises(UsageError) as error:
+        utility.read(UtilityConfig(source="file", path=str(path)), 0, 0)
+    assert said in str(error.value)
+    assert ("answerKey" in str(error.value)) == bool(content)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"path": "q.csv"}, "ends in .jsonl"),
+        ({"path": "q.jsonl", "revision": "v1"}, "revision is 'v1', but it belongs to source 'hub'"),
+        ({"path": "q.jsonl", "split": "test"}, "split is 'test', but it belongs to source 'hub'"),
+    ],
+)
+def test_a_field_that_plays_no_part_is_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        UtilityConfig(source="file", **given)  # type: ignore[arg-type] # texts
 
 
 def test_too_few_questions(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def made(rows: list[Row] = ROWS) -> StudyTables:
     planned = pd.DataFrame([{name: cell[name] for name in CELL} for cell in cells()])
     return StudyTables(
         "s", METRIC, MARGIN, {"m": "hub/m"}, planned, schemas.from_rows("scores", rows),
-        schemas.from_rows("cells", cells()), "2026-11-26", "Made up",
+        schemas.from_rows("cells", cells()), "2026-11-26", "Made up", chance=0.2,
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_each_cells_accuracy_is_compared_with_before_and_with_the_plain_method()
         else:
             expected = accuracy(phase="pre_unlearn", dose=row["dose"])
         assert row["right"] == expected
-        assert row["agrees"] == (abs(row["left"] - expected) <= MARGIN)
+        assert row["agrees"] == (abs(row["left"] - expected) <= 0.03)
         assert row["samples"] == QUESTIONS
     targets = range(1, TARGETS + 1)
     assert seen == {("enhanced-plain", "enhanced", d, "GA", t) for d in DOSES for t in targets} | {
@@ -114,6 +114,8 @@ def test_verdicts_and_damage_say_which_score_it_is() -> None:
         "E8 utility (choice_accuracy): post-pre_unlearn about 0",
     }
     assert len(mine) == len(DOSES) * 3
+    assert {v.margin for v in mine} == {0.03}
+    assert {v.margin for v in found if v not in mine} == {MARGIN}
     assert all(-1 <= v.low <= v.estimate <= v.high <= 1 for v in mine)
     lost = [d for d in damages(scores, done) if d.role == "utility"]
     assert len(lost) == len(DOSES) * len(METHODS)
@@ -139,6 +141,11 @@ def test_figure_18_holds_each_cells_accuracy_and_the_levels_before() -> None:
     levels = sorted(float(np.ravel(line.get_xdata())[0]) for line in axes.lines[:2])
     before = [accuracy(phase="pre_finetune"), accuracy(phase="pre_unlearn", dose=DOSES[-1])]
     assert levels == pytest.approx(sorted(before))
+    (band,) = axes.patches
+    assert band.get_extents().transformed(axes.transData.inverted()).x1 == pytest.approx(0.2)
+    (caption,) = [t.get_text() for t in drawn.figure.texts if "questions" in t.get_text()]
+    assert "8 multiple-choice questions" in " ".join(caption.split())
+    assert "KM" not in caption
 
 
 def test_a_study_without_questions_has_no_figure_18() -> None:

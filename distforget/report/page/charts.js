@@ -49,7 +49,7 @@ page.charts = {
         told: `${line.name}, target ${target}: ${page.signed(line.differences[j])}`,
         href: page.evidence(claim, line, number, i, target),
       })));
-      const margin = [{low: -study.margin, high: study.margin, zero: 0}];
+      const margin = [{low: -claim.margin, high: claim.margin, zero: 0}];
       const spec = {...study.charts.forest, height: 22 * lines.length};
       return {spec, datasets: {lines, points, margin}};
     }, false);

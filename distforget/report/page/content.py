@@ -98,6 +98,7 @@ def _claims(drawn: StudyTables, comparisons: pa.Table) -> list[dict[str, Any]]:
                 "id": f"{e.name}-{e.role}-{e.quantity}-{e.variant}-{e.dose}",
                 "title": f"{e.title[0].upper()}{e.title[1:]}",
                 "short": claim_of(e),
+                "margin": e.margin or drawn.margin,
                 "main": e.quantity == "dose-dose",
                 "summary": sentences.claim(e, found),
                 "words": {w: n for w in sentences.ORDER if (n := sum(v.word == w for v in found))},

@@ -81,7 +81,8 @@ page.explorer = {
       const groups = {};
       chunk.samples.forEach((sample, i) => (groups[sample.role] ||= []).push(i));
       const titles = {target: `Target ${state.target}`, similar: "Similar samples",
-        neighbour: "Neighbours: alike, without its fact", other: "Other samples, that should stay"};
+        neighbour: "Neighbours: alike, without its fact", other: "Other samples, that should stay",
+        utility: "Questions of utility, never trained on"};
       const parts = Object.entries(groups).map(([role, places]) => {
         const items = places.map((i) =>
           page.explorer.sample(chunk, i, columns, metrics, role === "target"));

@@ -18,7 +18,7 @@ from distforget.report.pictures import pixels_of
 from distforget.tracks.image.ssim import ssim_pairs
 
 STATE = ["model", "phase", "dose", "seed", "method", "variant"]
-ROLES = ["target", "similar", "neighbour", "other"]
+ROLES = ["target", "similar", "neighbour", "other", "utility"]
 NO_STATE = {"dose": -1, "seed": -1, "method": "", "variant": ""}
 
 
@@ -76,9 +76,9 @@ def _asked(table: pa.Table, text: bool) -> pd.DataFrame:
 
 
 def _of(frame: pd.DataFrame, target: int) -> pd.DataFrame:
-    """Rows about one target: its family and the others, before, and after it was unlearned."""
+    """Rows about one target: of its family and of none, before, and after it was unlearned."""
     after = frame["phase"] == "post_unlearn"
-    family = (frame["target_index"] == target) | (frame["role"] == "other")
+    family = (frame["target_index"] == target) | frame["role"].isin(["other", "utility"])
     found: pd.DataFrame = frame[family & (~after | (frame["unlearned"] == target))]
     return found
 
@@ -115,6 +115,8 @@ def _listed(ids: Any, values: Any, place: Mapping[int, int]) -> list[Any]:
 def _sample(row: Mapping[Any, Any]) -> dict[str, Any]:
     image = {"picture": _picture(row)} if isinstance(row["pixels"], bytes) else {}
     question = row["question"] if isinstance(row["question"], str) else None
+    if isinstance(row["choices"], np.ndarray):
+        question = f"{question} ({' / '.join(row['choices'])})"
     return {"role": row["role"], "question": question, "answer": row["answer"], **image}
 
 

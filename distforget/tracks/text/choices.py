@@ -48,8 +48,11 @@ def choice_logprobs(
         # Place in the batch and number of each choice, those of like length together.
         rows = [(place, i) for place, n in enumerate(numbers) for i in range(len(choices[n]))]
         rows.sort(key=lambda row: len(choices[numbers[row[0]]][row[1]]))
-        for first in range(0, len(rows), batch_size):
-            some = rows[first : first + batch_size]
+        sizes = [
+            (len(prompts[numbers[place]]), len(choices[numbers[place]][i])) for place, i in rows
+        ]
+        for chunk in _chunks(sizes, batch_size):
+            some = [rows[index] for index in chunk]
             with using([numbers[place] for place, _ in some]):
                 means = asked.means(
                     [place for place, _ in some],
@@ -57,6 +60,26 @@ def choice_logprobs(
                 )
             for (place, i), mean in zip(some, means, strict=True):
                 found[numbers[place]][i] = mean
+    return found
+
+
+def _chunks(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+    """Rows by number, in their order, at most `batch_size` together.
+
+    No more columns than the longest row has alone: models have a last position.
+
+    Args:
+        sizes: tokens of each row's prompt and choice.
+    """
+    most = max(prompt + choice for prompt, choice in sizes)
+    found: list[list[int]] = []
+    widest = longest = 0
+    for number, (prompt, choice) in enumerate(sizes):
+        widest, longest = max(widest, prompt), max(longest, choice)
+        if not found or len(found[-1]) == batch_size or widest + longest > most:
+            found.append([])
+            widest, longest = prompt, choice
+        found[-1].append(number)
     return found
 
 
@@ -94,14 +117,17 @@ class _Asked:
         rows_C = torch.tensor(places, device=device)
         logits_CLV = self.next_B1V[rows_C]
         if longest > 1:
-            cache = copy.deepcopy(self.cache)
-            for layer in layers_of(cache):
-                layer.keys, layer.values = layer.keys[rows_C], layer.values[rows_C]
             sizes_C1 = self.sizes_B[rows_C][:, None]
-            columns_T = torch.arange(self.width + longest - 1, device=device)
+            width = int(sizes_C1.max())
+            cache = copy.copy(self.cache)
+            cache.layers = [copy.copy(layer) for layer in self.cache.layers]
+            for layer in layers_of(cache):
+                layer.keys = layer.keys[rows_C, :, self.width - width :]
+                layer.values = layer.values[rows_C, :, self.width - width :]
+            columns_T = torch.arange(width + longest - 1, device=device)
             more = self.module(
                 input_ids=tokens_CL[:, :-1],
-                attention_mask=(columns_T >= self.width - sizes_C1).long(),
+                attention_mask=(columns_T >= width - sizes_C1).long(),
                 position_ids=sizes_C1 + torch.arange(longest - 1, device=device),
                 cache=cache,
                 use_cache=True,
@@ -111,5 +137,6 @@ class _Asked:
         logprobs_CL = logprobs_CLV.log_softmax(-1).gather(-1, tokens_CL[..., None])[..., 0]
         lengths_C = torch.tensor([len(choice) for choice in choices], device=device)
         read_CL = torch.arange(longest, device=device) < lengths_C[:, None]
-        found: list[float] = ((logprobs_CL * read_CL).sum(1) / lengths_C).tolist()
+        sums_C = logprobs_CL.masked_fill(~read_CL, 0).sum(1)
+        found: list[float] = (sums_C / lengths_C).tolist()
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -157,17 +158,15 @@ class TextLearner:
         """See `Learner.ask`; answers are greedy, or the choice with the highest probability.
 
         That of a choice is p(a|q)^(1/tokens), as of an answer (see `score`): without it, short
-        ones would be chosen.
+        ones would be chosen. A diverged model, for which none has any, answers nothing.
         """
         free, choosing = _by_kind(samples)
         texts, sizes = [""] * len(samples), [0] * len(samples)
-        for rows, answer in ((free, self._write), (choosing, self._choose)):
+        mine = drafts and [drafts[row] for row in free]
+        for rows, answer in ((free, partial(self._write, drafts=mine)), (choosing, self._choose)):
             if rows:
-                found = answer(
-                    samples.take(rows),
-                    slot_of_row and [slot_of_row[row] for row in rows],
-                    drafts and [drafts[row] for row in rows],
-                )
+                slots = slot_of_row and [slot_of_row[row] for row in rows]
+                found = answer(samples.take(rows), slots)
                 for row, text, size in zip(rows, *found, strict=True):
                     texts[row], sizes[row] = text, size
         return texts, sizes
@@ -195,10 +194,7 @@ class TextLearner:
         return texts, [len(row) for row in found.tokens]
 
     def _choose(
-        self,
-        samples: pa.Table,
-        slot_of_row: Sequence[int] | None,
-        drafts: Sequence[str] | None,
+        self, samples: pa.Table, slot_of_row: Sequence[int] | None
     ) -> tuple[list[str], list[int]]:
         choices = samples["choices"].to_pylist()
         tokens = [self.encoder.answers(texts) for texts in choices]
@@ -210,12 +206,12 @@ class TextLearner:
             pad_token_id=self.encoder.tokenizer.pad_token_id,
             using=self._using(slot_of_row),
         )
-        # A diverged model's NaN is as unlikely as can be.
-        best = [int(np.argmax(np.nan_to_num(means, nan=-np.inf))) for means in logprobs]
-        return (
-            [texts[i] for texts, i in zip(choices, best, strict=True)],
-            [len(rows[i]) for rows, i in zip(tokens, best, strict=True)],
-        )
+        found = []
+        for texts, rows, means in zip(choices, tokens, logprobs, strict=True):
+            best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
+            known = np.isfinite(means[best])
+            found.append((texts[best], len(rows[best])) if known else ("", 0))
+        return [text for text, _ in found], [size for _, size in found]
 
     def _using(self, slot_of_row: Sequence[int] | None) -> Using | None:
         """Forward passes over some rows, each with its slot."""

@@ -273,8 +273,14 @@ def _decoded(path: Path) -> str:
         ) from error
 
 
-def jsonl_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
+def jsonl_rows(
+    path: Path, field: str = "dataset", form: str = '{"question": "...", "answer": "..."}'
+) -> tuple[list[str], Iterator[Row]]:
     """Columns and rows of a JSON Lines file.
+
+    Args:
+        field: of the study, whose `path` it is.
+        form: of a row, for messages.
 
     Raises:
         UsageError: it is not UTF-8, a line is no JSON object, or there is none.
@@ -289,17 +295,13 @@ def jsonl_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
         except (ValueError, RecursionError) as error:
             reason = f" ({error.msg})" if isinstance(error, json.JSONDecodeError) else ""
             raise UsageError(
-                f"{place}: not valid JSON{reason}; write one object a line, e.g. "
-                f'{{"question": "...", "answer": "..."}}'
+                f"{place}: not valid JSON{reason}; write one object a line, e.g. {form}"
             ) from error
         if not isinstance(row, dict):
-            raise UsageError(
-                f"{place}: it is {type(row).__name__}, not an object; write "
-                f'{{"question": "...", "answer": "..."}}'
-            )
+            raise UsageError(f"{place}: it is {type(row).__name__}, not an object; write {form}")
         rows.append((place, row))
     if not rows:
-        raise UsageError(f"{path}: the file is empty; write rows to it or correct dataset.path")
+        raise UsageError(f"{path}: the file is empty; write rows to it or correct {field}.path")
     # A row that lacks a key is reported with its line; a column is missing if no row has it.
     columns = list(dict.fromkeys(key for _, row in rows for key in row))
     return columns, iter(rows)

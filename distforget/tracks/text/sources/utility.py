@@ -15,7 +15,10 @@ from distforget.tracks import hub
 from distforget.tracks.rows import to_table
 from distforget.tracks.text.sources.files import Row, jsonl_rows, text_of
 
-FORM = '"choices": {"label": ["A", "B"], "text": ["...", "..."]}, "answerKey": "A"'
+FORM = (
+    '{"question": "...", "choices": {"label": ["A", "B"], "text": ["...", "..."]}, '
+    '"answerKey": "A"}'
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def read(config: UtilityConfig, seed: int, first_id: int) -> pa.Table:
 
 def _source(config: UtilityConfig) -> tuple[str, Iterable[Row]]:
     if config.source == "file":
-        _, rows = jsonl_rows(Path(config.path).expanduser())
+        _, rows = jsonl_rows(Path(config.path).expanduser(), "dataset.utility", FORM)
         return config.path, rows
     data = hub.load(config, "source: file")
     where = hub.name(config)
