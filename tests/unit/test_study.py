@@ -108,7 +108,7 @@ DECIDING: dict[str, Any] = {
     "dataset.others": 7,
     "dataset.neighbours_per_target": 2,
     "dataset.paraphrases_per_target": 5,
-    "dataset.utility.source": {"dataset.utility.source": "file", "dataset.utility.path": __file__},
+    "dataset.utility.source": None,  # tests/unit/test_utility.py
     "dataset.utility.path": "other/questions",
     "dataset.utility.split": "test",
     "dataset.utility.revision": "v2",

@@ -16,6 +16,7 @@ from distforget.dataset_config import UtilityConfig
 from distforget.study import UsageError, rng
 from distforget.tracks.text.sources import utility
 from tests.unit.test_selection import SIMILAR, TARGETS, ids, row, samples, study
+from tests.unit.test_study import changed, keys
 
 GOOD = {
     "question": "What cuts paper?",
@@ -123,6 +124,17 @@ def test_a_file_without_rows_is_told_which_field_and_form(
 def test_a_field_that_plays_no_part_is_refused(given: dict[str, str], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         UtilityConfig(source="file", **given)  # type: ignore[arg-type] # texts
+
+
+def test_the_content_of_a_file_of_questions_decides(tmp_path: Path) -> None:
+    path = tmp_path / "questions.jsonl"
+    content = changed("", {"dataset.utility.source": "file", "dataset.utility.path": str(path)})
+    found = []
+    for text in ("one\n", "one\n", "two\n"):
+        path.write_text(text)
+        found.append(set(keys(content)))
+    assert found[0] == found[1]
+    assert found[0] != found[2]
 
 
 def test_too_few_questions(tmp_path: Path) -> None:
