@@ -30,7 +30,7 @@ from distforget.report.figure_style import (
     panels,
     targets_said,
 )
-from distforget.report.study_tables import NothingToShowError, StudyTables
+from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
 from distforget.report.terminal import method_name
 from distforget.study import PLACEBO
 
@@ -170,7 +170,9 @@ def utility_compared(tables: StudyTables, model: str) -> Figure:
         )  # fmt: skip
     axes.set_yticks(range(len(methods)), [method_name(*pair) for pair in methods])
     axes.set_ylim(len(methods) - 0.4, -0.6)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(
+        0, min(1, 1.3 * asked.groupby([*CELL, "phase"], dropna=False)["value"].mean().max())
+    )
     axes.set_xlabel("share of questions answered right")
     used["after unlearning a target"] = Line2D([], [], ls="", marker="o", ms=3, color="#333333")
     used["mean over targets"] = Line2D([], [], color="#333333")
