@@ -135,7 +135,7 @@ def test_an_export_is_read_by_datasets(
         )
         assert read.to_list() == table.to_pylist(), name
         for column, about in schemas.describe(name).columns.items():
-            assert f"| {column} | {about.type}" in card
+            assert f"| {column} | `{about.type}`" in card
             assert (about.unit or "") in card
     scores = datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
     assert len(scores) == len(tables["scores"])
