@@ -45,20 +45,15 @@ def choice_logprobs(
         asked = _Asked(module, [prompts[number] for number in numbers], pad_token_id)
         with using(numbers):
             asked.read()
-        # Place in the batch and number of each choice, those of like length together.
-        rows = [(place, i) for place, n in enumerate(numbers) for i in range(len(choices[n]))]
-        rows.sort(key=lambda row: len(choices[numbers[row[0]]][row[1]]))
-        sizes = [
-            (len(prompts[numbers[place]]), len(choices[numbers[place]][i])) for place, i in rows
-        ]
+        # Place in the batch, number and tokens of each choice, those of like length together.
+        rows = [(place, i, c) for place, n in enumerate(numbers) for i, c in enumerate(choices[n])]
+        rows.sort(key=lambda row: len(row[2]))
+        sizes = [(len(prompts[numbers[place]]), len(choice)) for place, _, choice in rows]
         for chunk in _chunks(sizes, batch_size):
-            some = [rows[index] for index in chunk]
-            with using([numbers[place] for place, _ in some]):
-                means = asked.means(
-                    [place for place, _ in some],
-                    [choices[numbers[place]][i] for place, i in some],
-                )
-            for (place, i), mean in zip(some, means, strict=True):
+            places, which, some = zip(*(rows[index] for index in chunk), strict=True)
+            with using([numbers[place] for place in places]):
+                means = asked.means(places, some)
+            for place, i, mean in zip(places, which, means, strict=True):
                 found[numbers[place]][i] = mean
     return found
 
