@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,37 @@ def test_the_content_of_a_file_of_questions_decides(tmp_path: Path) -> None:
         found.append(set(keys(content)))
     assert found[0] == found[1]
     assert found[0] != found[2]
+
+
+HUB = """
+import json, sys
+from distforget.dataset_config import UtilityConfig
+from distforget.study import UsageError
+from distforget.tracks.text.sources import utility
+
+found = utility.read(UtilityConfig(path=sys.argv[1], questions=5), 7, 0)
+try:
+    utility.read(UtilityConfig(path="nobody-here/no-such-data"), 7, 0)
+except UsageError as error:
+    print(json.dumps([found.to_pylist(), str(error)]))
+"""
+
+
+def test_the_hub_gives_the_rows_of_a_file_and_says_what_to_set_when_unreachable(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").mkdir()
+    config = write(tmp_path / "data" / "validation.jsonl", many(40))
+    offline = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, str(tmp_path / "data")],
+        env=offline, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows, message = json.loads(done.stdout.splitlines()[-1])
+    assert rows == utility.read(config, 7, 0).to_pylist()
+    assert message.startswith("nobody-here/no-such-data (split validation): cannot be loaded")
+    assert "check dataset.utility.path, split and revision" in message
 
 
 def test_too_few_questions(tmp_path: Path) -> None:
