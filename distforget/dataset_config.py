@@ -7,7 +7,7 @@ that a dataset has one form; `image_defaults` fills in what an image study leave
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,8 @@ CHOICE_ACCURACY = "choice_accuracy"
 class UtilityConfig(Frozen):
     """Multiple-choice questions that no dose trains on: what unlearning costs (E8)."""
 
+    field: ClassVar[str] = "dataset.utility"
+    """Its name in a study, for messages."""
     source: Literal["hub", "file"] = "hub"
     path: str = Field(
         "tau/commonsense_qa",
@@ -109,6 +111,8 @@ class UtilityConfig(Frozen):
 class DatasetConfig(Frozen):
     """A similarity-entailed dataset (paper section 3): targets, their similar samples, others."""
 
+    field: ClassVar[str] = "dataset"
+    """Its name in a study, for messages."""
     name: Name = "biographies"
     source: Literal["biographies", "file", "digits", "torchvision", "npz", "folder", "hub"] = (
         "biographies"

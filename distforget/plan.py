@@ -288,8 +288,7 @@ def _content(dataset: DatasetConfig | UtilityConfig) -> Any:
         }
     if dataset.source in ("file", "npz"):
         if not path.is_file():
-            field = "dataset.utility" if isinstance(dataset, UtilityConfig) else "dataset"
-            raise UsageError(f"{field}.path: no file {path}")
+            raise UsageError(f"{dataset.field}.path: no file {path}")
         return digest(path)
     if dataset.source == "folder":
         if not path.is_dir():

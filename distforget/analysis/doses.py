@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from distforget.analysis.comparisons import own_targets, score_range
 from distforget.analysis.intervals import infer
@@ -54,26 +53,22 @@ def slopes(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
     each = by_target(scores, metric, role).rename("value").reset_index()
     each = each[~each["state"].isin([PLACEBO, BEFORE["pre_finetune"]])]
     by = ["model", "state"]
-    of_targets = each.groupby([*by, "target_index", "dose"])["value"].mean()
-    of_targets = of_targets.groupby([*by, "target_index"]).filter(lambda target: len(target) > 1)
-    weights = [_weights(target) for _, target in of_targets.groupby([*by, "target_index"])]
-    fitted = of_targets.groupby([*by, "target_index"]).apply(lambda y: _weights(y) @ y.to_numpy())
+    target = [*by, "target_index"]
+    scored = each.groupby([*target, "dose"])["value"].mean()
+    x = pd.Series(np.log2(1 + scored.index.get_level_values("dose")), scored.index, "float64")
+    x -= x.groupby(target).transform("mean")
+    # What a score at each dose adds to its target's slope; NaN for one dose alone.
+    weights = (x / (x * x).groupby(target).transform("sum")).dropna()
+    fitted = (weights * scored[weights.index]).groupby(target).sum()
     found = fitted.groupby(by).agg(["mean", "size"])
     found.columns = pd.Index(["slope", "targets"])
     # Steepest with the least score at the doses whose weight is negative, the most at the others.
     least, most = score_range(metric)
-    steepest = (most - least) * max((np.abs(w).sum() / 2 for w in weights), default=np.inf)
+    steepest = (most - least) * float(weights.abs().groupby(target).sum().max()) / 2
     groups = [group.to_numpy() for _, group in fitted.groupby(by)]
     known = infer(groups, bounds=(-steepest, steepest))
     found["lower"], found["upper"] = known.low_G, known.high_G
     return found.reset_index()
-
-
-def _weights(scores: pd.Series[float]) -> NDArray[np.float64]:
-    """What a target's score at each dose adds to the least-squares slope over log2(1 + dose)."""
-    doses = scores.index.get_level_values("dose").to_numpy(np.float64)
-    x: NDArray[np.float64] = np.log2(1 + doses) - np.log2(1 + doses).mean()
-    return x / np.sum(x * x)
 
 
 def by_target(scores: pa.Table, metric: str, role: str) -> pd.Series[float]:

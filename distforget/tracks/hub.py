@@ -26,11 +26,10 @@ def load(config: DatasetConfig | UtilityConfig, instead: str) -> Any:
     except Exception as error:
         # The library raises whatever its transport raises; each means that there is no data.
         text = " ".join(str(error).split())[:200]
-        field = "dataset.utility" if isinstance(config, UtilityConfig) else "dataset"
         raise UsageError(
             f"{name(config)}: cannot be loaded from the hub ({type(error).__name__}: {text}); "
-            f"check {field}.path, split and revision, set HF_ENDPOINT to a reachable mirror, set "
-            f"HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use {instead}"
+            f"check {config.field}.path, split and revision, set HF_ENDPOINT to a reachable "
+            f"mirror, set HF_HOME to a filled cache with HF_HUB_OFFLINE=1, or use {instead}"
         ) from error
 
 

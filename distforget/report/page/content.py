@@ -34,7 +34,6 @@ def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> d
         "study": drawn.name,
         "track": plan.study.track,
         "metric": drawn.metric,
-        "margin": drawn.margin,
         "date": drawn.date,
         "note": drawn.note,
         "facts": _facts(plan, drawn),

@@ -60,7 +60,7 @@ def read(config: UtilityConfig, seed: int, first_id: int) -> pa.Table:
 
 def _source(config: UtilityConfig) -> tuple[str, Iterable[Row]]:
     if config.source == "file":
-        _, rows = jsonl_rows(Path(config.path).expanduser(), "dataset.utility", FORM)
+        _, rows = jsonl_rows(Path(config.path).expanduser(), config.field, FORM)
         return config.path, rows
     data = hub.load(config, "source: file")
     where = hub.name(config)
