@@ -157,7 +157,8 @@ def utility_compared(tables: StudyTables, model: str) -> Figure:
     done = {(method, variant) for method, variant, _ in each.index}
     for y, pair in enumerate(methods):
         if pair not in done:
-            axes.text(0.5, y, "no results", ha="center", va="center", fontsize=6)
+            where = axes.get_yaxis_transform()  # x: of the panel's width
+            axes.text(0.5, y, "no results", transform=where, ha="center", va="center", fontsize=6)
             continue
         colour, marker, _ = method_style(pair[0])
         values = each.loc[pair]

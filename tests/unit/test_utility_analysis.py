@@ -148,6 +148,17 @@ def test_figure_18_holds_each_cells_accuracy_and_the_levels_before() -> None:
     assert "KM" not in caption
 
 
+def test_a_method_without_results_says_so_within_figure_18() -> None:
+    (drawn,) = draw(made([r for r in ROWS if r.get("method") != "TV"]), "18")
+    assert drawn.figure is not None
+    drawn.figure.canvas.draw()
+    (axes,) = drawn.figure.axes
+    (said,) = [text for text in axes.texts if text.get_text() == "no results"]
+    x, y = said.get_window_extent().get_points().mean(0)
+    assert axes.bbox.contains(x, y)
+    assert axes.transData.inverted().transform((x, y))[1] == pytest.approx(2, abs=0.1)
+
+
 def test_a_study_without_questions_has_no_figure_18() -> None:
     (drawn,) = draw(made([r for r in ROWS if r["role"] != "utility"]), "18")
     assert drawn.figure is None

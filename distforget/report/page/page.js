@@ -115,9 +115,10 @@ const page = {
   showVerdicts(study) {
     const {make, fill} = page;
     fill("verdicts-note",
-      `Differences of ${study.metric} (or of the score a claim names), means over targets with 95 % intervals (bootstrap over ` +
-      "targets; none for fewer than 3). Supported or contradicted: at 5 % over all lines of a " +
-      `claim (Holm) and by what matters (shaded) or more. A line opens the answers behind it.`);
+      `Differences of ${study.metric} (or of the score a claim names), means over targets with ` +
+      "95 % intervals (bootstrap over targets; none for fewer than 3). Supported or " +
+      "contradicted: at 5 % over all lines of a claim (Holm) and by what matters (shaded) or " +
+      "more. A line opens the answers behind it.");
     fill("claims", ...study.claims.map((claim, number) => page.claim(claim, number)));
     fill("findings", ...study.findings.map((table) => make("details",
       {class: "finding", open: table.rows.length <= 12},
