@@ -26,6 +26,9 @@ class Unlearned:
     """How unlearning went; the learner's module now holds the unlearned weights."""
 
     steps: int
+    """Taken or skipped."""
+    skipped: int
+    """Steps that changed nothing, since their gradient was not finite."""
     first_loss: float
     last_loss: float
     diverged: bool
@@ -64,7 +67,7 @@ def unlearn(
 
     A method without steps (retrain) is done with it: its start was trained without the target.
     Divergence is an outcome: the weights reached are asked all the same. A step whose gradient is
-    not finite leaves them as they were before it.
+    not finite is skipped and counted.
     """
     began = time.monotonic()
     put_back(learner, start)
@@ -137,12 +140,17 @@ def nearest_rows(learner: Learner, rows: pa.Table, target: pa.Table, count: int)
 def unlearned(
     reports: Sequence[StepReport], weights: Iterable[torch.Tensor], seconds: float
 ) -> Unlearned:
-    """The outcome of these steps, which led to these weights."""
+    """The outcome of these steps, which led to these weights.
+
+    A cell that skipped most of its steps was not unlearned as asked and counts as diverged.
+    """
     finite = all(bool(torch.isfinite(w).all()) for w in weights)
     if not reports:
-        return Unlearned(0, math.nan, math.nan, not finite, seconds)
+        return Unlearned(0, 0, math.nan, math.nan, not finite, seconds)
+    skipped = sum(report.skipped > 0 for report in reports)
     first, last = reports[0], reports[-1]
-    return Unlearned(len(reports), first.loss, last.loss, last.diverged or not finite, seconds)
+    diverged = last.diverged or not finite or 2 * skipped > len(reports)
+    return Unlearned(len(reports), skipped, first.loss, last.loss, diverged, seconds)
 
 
 def ask(
@@ -233,6 +241,7 @@ def columns(outcome: Unlearned, ask_seconds: float) -> dict[str, Any]:
     return {
         "diverged": outcome.diverged,
         "steps": outcome.steps,
+        "skipped_steps": outcome.skipped,
         "first_loss": _or_none(outcome.first_loss),
         "last_loss": _or_none(outcome.last_loss),
         "unlearn_seconds": outcome.seconds,

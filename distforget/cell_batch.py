@@ -95,7 +95,8 @@ def _steps(
         slots.take_gradients({i: parameters[i] for i in running})
         for i, loss in zip(running, losses, strict=True):
             changed = steppers[i].step(cells[i].method.config.learning_rate)
-            reports[i].append(StepReport.of(float(loss.detach()), changed))
+            previous = reports[i][-1] if reports[i] else None
+            reports[i].append(StepReport.of(float(loss.detach()), changed, previous))
         running = [i for i in running if not reports[i][-1].diverged]
     return reports
 

@@ -17,12 +17,12 @@ from distforget.dataset_config import DatasetConfig, UtilityConfig
 from distforget.study import MODEL_FILES, PLACEBO, ModelConfig, Study, UsageError
 
 STAGE_VERSIONS = {
-    "dataset": 4,
+    "dataset": 5,
     "model": 2,
-    "finetune": 4,
-    "reference": 2,
-    "ask": 4,
-    "cell": 4,
+    "finetune": 5,
+    "reference": 3,
+    "ask": 5,
+    "cell": 5,
 }
 
 ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")

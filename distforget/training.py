@@ -18,6 +18,9 @@ from distforget.tracks.base import Examples, Learner
 EXPLODED_LOSS = 1e4
 """A loss beyond this (nats) counts as diverged, like NaN and infinity."""
 
+MOST_SKIPPED = 3
+"""Steps in a row without a finite gradient that count as a divergence; fewer are skipped."""
+
 M = TypeVar("M")
 
 
@@ -156,15 +159,24 @@ class TorchStepper:
 
 @dataclass(frozen=True)
 class StepReport:
-    """One optimiser step: its global loss (nats), and whether it diverged (then it is the last)."""
+    """How one optimiser step went."""
 
     loss: float
-    diverged: bool
+    """The global loss before the step, in nats."""
+    skipped: int
+    """0 if the step was taken. Otherwise its gradient was not finite, the weights stayed as they
+    were, and this is the number of steps in a row, up to this one, of which that is true."""
 
     @classmethod
-    def of(cls, loss: float, changed: bool) -> StepReport:
-        """What to say of a step with this loss that changed the weights, or could not."""
-        return cls(loss, not (changed and math.isfinite(loss) and abs(loss) < EXPLODED_LOSS))
+    def of(cls, loss: float, changed: bool, previous: StepReport | None) -> StepReport:
+        """The report of a step after `previous` that changed the weights, or could not."""
+        return cls(loss, 0 if changed else 1 + (previous.skipped if previous else 0))
+
+    @property
+    def diverged(self) -> bool:
+        """True if training must end here: a worthless loss, or too many skipped steps in a row."""
+        worthless = not math.isfinite(self.loss) or abs(self.loss) >= EXPLODED_LOSS
+        return worthless or self.skipped >= MOST_SKIPPED
 
 
 def run_steps(
@@ -172,13 +184,17 @@ def run_steps(
     batches: Iterable[Sequence[M]],
     share_of: Callable[[M], Tensor],
     learning_rates: Iterable[float],
+    previous: StepReport | None = None,
 ) -> Iterator[StepReport]:
-    """Take one optimiser step a batch of micro-batches; ends early after a step that diverged.
+    """Take one optimiser step per batch of micro-batches; end early after a step that diverged.
+
+    A step whose gradient is not finite is skipped, and training goes on with the next batch.
 
     Args:
         batches: per step, the micro-batches of this worker (as many on each worker).
         share_of: a micro-batch's share of the global loss; shares add up to it.
-        learning_rates: one a step.
+        learning_rates: one per step.
+        previous: the report of the step before these, if there was one.
     """
     for micro_batches, learning_rate in zip(batches, learning_rates, strict=False):
         own = 0.0
@@ -187,9 +203,9 @@ def run_steps(
             own += float(share.detach())
             stepper.backward(share)
         (loss,) = stepper.sum([own])
-        report = StepReport.of(loss, stepper.step(learning_rate))
-        yield report
-        if report.diverged:
+        previous = StepReport.of(loss, stepper.step(learning_rate), previous)
+        yield previous
+        if previous.diverged:
             return
 
 
@@ -240,6 +256,7 @@ class Epoch:
     tokens: int
     seconds: float
     stopped: str | None
+    skipped_steps: int = 0
     kkt_residual: float | None = None
     held_out_accuracy: float | None = None
 
@@ -262,6 +279,7 @@ class Finetuning:
         self.seed = seed
         self.left_out = left_out
         self.history: list[Epoch] = []
+        self.last_step: StepReport | None = None
 
     @property
     def rows(self) -> np.ndarray:
@@ -279,7 +297,7 @@ class Finetuning:
         """Train on after the epochs of `history`; the last epoch says why it stopped.
 
         Raises:
-            FloatingPointError: the loss or the gradient is not finite.
+            FloatingPointError: the loss is not finite, or `MOST_SKIPPED` gradients in a row.
         """
         self.history = list(history)
         if not self.history:
@@ -314,14 +332,18 @@ class Finetuning:
             self.config.learning_rate * min(1.0, (last.step + i + 1) / warmup)
             for i in range(len(batches))
         )
-        losses = []
-        for report in run_steps(self.stepper, map(self._parts, batches), share_of, rates):
+        reports = []
+        for report in run_steps(
+            self.stepper, map(self._parts, batches), share_of, rates, self.last_step
+        ):
+            self.last_step = report
             if report.diverged:
+                gradients = f", {report.skipped} gradients in a row not finite"
                 raise FloatingPointError(
-                    f"fine-tuning diverged in epoch {number} (loss {report.loss}); "
-                    "lower finetune.learning_rate"
+                    f"fine-tuning diverged in epoch {number} (loss {report.loss}"
+                    f"{gradients if report.skipped else ''}); lower finetune.learning_rate"
                 )
-            losses.append(report.loss)
+            reports.append(report)
         tokens, correct, exact = self.stepper.sum(counts.tolist())
         accuracy, exact_rate = correct / tokens, exact / len(self.rows)
         # Counted while the weights changed, which costs nothing. Only where that is near the
@@ -338,12 +360,13 @@ class Finetuning:
         return Epoch(
             number,
             last.step + len(batches),
-            float(np.mean(losses)),
+            float(np.mean([report.loss for report in reports])),
             accuracy,
             exact_rate,
             last.tokens + int(self.examples.sizes[self.rows].sum()),
             last.seconds + time.monotonic() - started,
             stopped,
+            last.skipped_steps + sum(report.skipped > 0 for report in reports),
         )
 
     def _parts(self, batch: np.ndarray) -> list[MicroBatch]:

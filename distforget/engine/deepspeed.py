@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -93,11 +92,11 @@ class DeepSpeedStepper:
             self.engine.step()
 
     def step(self, learning_rate: float) -> bool:
-        """See `Stepper`; DeepSpeed has changed the weights before it tells the norm."""
+        """See `Stepper`; DeepSpeed itself skips a step whose gradient is not finite."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
-        return math.isfinite(float(self.engine.get_global_grad_norm()))
+        return not self.engine.optimizer.overflow
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """See `Stepper`."""

@@ -78,9 +78,10 @@ class Progress:
         loss = "" if epoch.loss is None else f"loss {epoch.loss:.3f}, "
         speed = f", {rate:.0f} tokens/s" if rate else ""
         stopped = f", [green]{epoch.stopped}[/green]" if epoch.stopped else rest
+        skipped = f", [red]{epoch.skipped_steps} steps skipped[/red]" if epoch.skipped_steps else ""
         self._say(
             f"{escape(step.title)} epoch {epoch.epoch}: {loss}token accuracy "
-            f"{epoch.token_accuracy:.3f}, exact {epoch.exact_rate:.2f}{speed}{stopped}"
+            f"{epoch.token_accuracy:.3f}, exact {epoch.exact_rate:.2f}{speed}{skipped}{stopped}"
         )
 
     def waiting(self, step: Step) -> None:
@@ -348,6 +349,12 @@ def print_summary(summary: Summary, console: Console) -> None:
         f"{summary.done} of {summary.planned} cells done, {summary.failed} failed or blocked; "
         f"{summary.computed} steps computed now"
     )
+    skipped = [row["cell"] for row in summary.tables["cells"].to_pylist() if row["skipped_steps"]]
+    if skipped:
+        console.print(
+            f"  [red]steps skipped[/red] in {len(skipped)} cells, whose gradient was not finite: "
+            f"{escape(', '.join(skipped[:5]))}{', ...' if len(skipped) > 5 else ''}"
+        )
     for title in summary.unanswered:
         console.print(
             f"  [red]missing[/red] {escape(title)}: what is compared with these answers is missing"

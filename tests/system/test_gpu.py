@@ -9,8 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from distforget.study import PromptConfig, VerifyConfig
+from distforget.tracks.text.encoding import Encoder, TextExamples
+from distforget.tracks.text.learner import TextLearner
+from distforget.tracks.text.models import load_model, load_tokenizer
 from tests.conftest import study_content, write_study
 from tests.running import run
 from tests.unit.test_generation import ARCHITECTURES, make_case, replaced
@@ -66,6 +72,57 @@ def test_a_study_in_bfloat16(checkpointing: list[str], tiny_model: Path, tmp_pat
     assert all(loss[dose, 2] < loss[dose, 1] for dose in (0, 3))
     weights = [load_file(file) for file in store.glob("done/*/weights.safetensors")]
     assert {str(tensor.dtype) for file in weights for tensor in file.values()} == {"torch.bfloat16"}
+
+
+@pytest.mark.parametrize("length", [64, 192, 320])
+def test_padded_lengths_of_64_modulo_128_have_finite_gradients(
+    length: int, tiny_model: Path
+) -> None:
+    """There cuDNN's attention returns NaN from its backward pass (pytorch issue 196678)."""
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.update({"hidden_size": 256, "intermediate_size": 512, "head_dim": 64})
+    module = AutoModelForCausalLM.from_config(config)
+    encoder = Encoder(load_tokenizer(tiny_model), PromptConfig())
+    folder = tiny_model.parent / f"heads-{length}"
+    module.save_pretrained(folder)
+    learner = TextLearner(load_model(folder, "bfloat16", "cuda"), encoder, VerifyConfig())
+    draw = np.random.default_rng(0)
+    sizes = np.array([length, length // 2, length - 5, 20])
+    examples = TextExamples(
+        draw.integers(10, 90, sizes.sum()).astype(np.int32), np.cumsum([0, *sizes]), sizes // 2
+    )
+    learner.fit(examples, range(len(sizes))).nll_sum.backward()
+    gradients = [p.grad for p in learner.module.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+def test_a_model_of_a_billion_weights_in_bfloat16_learns(tiny_model: Path, tmp_path: Path) -> None:
+    """The shape of Llama-3.2-1B with random weights; 100 steps of the preset's kind."""
+    config = AutoConfig.from_pretrained(tiny_model)
+    config.update(
+        {
+            "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64,
+            "vocab_size": 128256,
+        }
+    )  # fmt: skip
+    folder = tmp_path / "billion"
+    with torch.device("cuda"):
+        module = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    module.save_pretrained(folder)
+    load_tokenizer(tiny_model).save_pretrained(folder)
+    del module
+    content = study_content(
+        folder, dtype="bfloat16", doses=["all"], methods=["GA_KLN"], unlearn_targets=1,
+        dataset={"targets": 50, "similar_per_target": 10, "others": 90},
+        finetune={"max_epochs": 5, "batch_size": 32, "learning_rate": 1e-4},
+    )  # fmt: skip
+    study = write_study(tmp_path / "billion.yaml", content)
+    training = tables(study, tmp_path / "store", "--device", "cuda")["training"]
+    assert training["step"].iloc[-1] == 100
+    assert training["loss"].iloc[-1] < 0.7 * training["loss"].iloc[1]
+    assert training["skipped_steps"].iloc[-1] == 0
 
 
 @pytest.mark.parametrize(

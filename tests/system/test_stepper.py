@@ -35,9 +35,9 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 3))
 
 
-def deepspeed(stage: int) -> DeepSpeedStepper:
+def deepspeed(stage: int, bf16: bool = False) -> DeepSpeedStepper:
     placement = Placement(zero_stage=stage)
-    return DeepSpeedStepper(network(), CONFIG, placement, 2, bf16=False)
+    return DeepSpeedStepper(network(), CONFIG, placement, 2, bf16)
 
 
 def train(stepper: Stepper, model: nn.Module, first: int, last: int) -> None:
@@ -70,6 +70,22 @@ def test_it_takes_the_same_steps_as_torch(stage: int) -> None:
     stepper = deepspeed(stage)
     train(stepper, stepper.engine, 0, 6)
     equal(stepper.state(), plain_states()[1])
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_without_a_finite_gradient_changes_nothing(stage: int, bf16: bool) -> None:
+    stepper = deepspeed(stage, bf16)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    before = stepper.state()
+    for factor in (1.0, float("nan")):
+        stepper.backward(stepper.engine(torch.ones(1, 5, dtype=dtype)).sum() * factor)
+    assert stepper.step(0.05) is False
+    equal(stepper.state(), before)
+    for _ in range(2):
+        stepper.backward(stepper.engine(torch.ones(1, 5, dtype=dtype)).sum())
+    assert stepper.step(0.05) is True
+    assert not torch.equal(stepper.state()["weight/2.weight"], before["weight/2.weight"])
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])

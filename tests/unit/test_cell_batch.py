@@ -22,7 +22,7 @@ from distforget.cell import Cell
 from distforget.methods import ResolvedMethod
 from distforget.study import MethodChoice
 from distforget.tracks.text.learner import TextLearner
-from tests.adapted import CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
+from tests.adapted import ARCHITECTURES, CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import SIMILAR, samples, study
 
 torch.set_num_threads(1)
@@ -68,7 +68,8 @@ def with_peft(setting: Setting, what: Cell) -> tuple[cell.Unlearned, TextLearner
     return cell.unlearn(learner, start, samples(), what, setting.retain), learner
 
 
-def assert_as_alone(setting: Setting, cells: Sequence[Cell], tolerance: float) -> None:
+def test_all_methods_in_one_batch_are_as_each_alone(exact: Setting) -> None:
+    setting, cells, tolerance = exact, cells_of(CELLS), exact.tolerance
     outcomes, weights = together(setting, cells)
     for what, outcome, mine in zip(cells, outcomes, weights, strict=True):
         expected, learner = with_peft(setting, what)
@@ -86,12 +87,24 @@ def assert_as_alone(setting: Setting, cells: Sequence[Cell], tolerance: float) -
             assert_equal(setting.merged(mine), dense, tolerance)
 
 
-def test_all_methods_in_one_batch_are_as_each_alone(exact: Setting) -> None:
-    assert_as_alone(exact, cells_of(CELLS), exact.tolerance)
-
-
-def test_in_float32_they_agree_within_1e_5(folders: dict[str, Path]) -> None:
-    assert_as_alone(Setting(folders["llama"], "float32"), cells_of(CELLS), 1e-5)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_float32_they_differ_by_rounding_alone(
+    architecture: str, folders: dict[str, Path]
+) -> None:
+    """AdamW makes a full step of a gradient near 0, whose sign is rounding: so not each weight is
+    compared, but how far all of them came (apart by 1e-6 to 7e-4 of it on several processors)."""
+    setting, cells = Setting(folders[architecture], "float32"), cells_of(CELLS[:-1])
+    outcomes, weights = together(setting, cells)
+    for what, outcome, mine in zip(cells, outcomes, weights, strict=True):
+        expected, learner = with_peft(setting, what)
+        assert outcome.first_loss == pytest.approx(expected.first_loss, abs=1e-4)
+        assert outcome.last_loss == pytest.approx(expected.last_loss, abs=1e-3)
+        reached = trained(learner)
+        apart, moved = (
+            torch.cat([(a[name] - b[name]).flatten() for name in reached]).norm()
+            for a, b in ((mine, reached), (reached, setting.start))
+        )
+        assert apart < 0.005 * moved
 
 
 @settings(max_examples=5, deadline=None)
@@ -124,6 +137,7 @@ def test_a_cell_that_diverges_stops_and_touches_no_other(llama: Setting, factor:
     bad = Cell(study(), broken(factor), 1, SIMILAR, 0)
     outcomes, weights = together(llama, [good[0], bad, *good[1:]])
     assert [outcome.diverged for outcome in outcomes] == [False, True, False, False]
+    assert [outcome.skipped for outcome in outcomes] == [0, int(not math.isfinite(factor)), 0, 0]
     assert outcomes[1].steps == 2
     _, alone = together(llama, good)
     for mine, expected in zip([weights[0], *weights[2:]], alone, strict=True):

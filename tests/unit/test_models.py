@@ -20,6 +20,13 @@ def gradients(module: nn.Module) -> tuple[Tensor, list[Tensor]]:
     return logits.detach(), [p.grad.clone() for p in module.parameters() if p.grad is not None]
 
 
+def test_attention_never_takes_cudnn(tmp_path: Path) -> None:
+    """Its backward pass returns NaN for some padded lengths (pytorch issue 196678)."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_model(make_tiny_model(tmp_path), "float32", "cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt_neo", "opt"])
 def test_gradient_checkpointing_changes_neither_logits_nor_gradients(
     architecture: str, tmp_path: Path

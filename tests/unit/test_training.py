@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +17,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distforget.study import FinetuneConfig, PromptConfig, VerifyConfig
+from distforget.tracks.base import Fit
 from distforget.tracks.text.encoding import Encoder, TextExamples
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
 from distforget.training import (
+    MOST_SKIPPED,
     Epoch,
     Finetuning,
+    StepReport,
     TorchStepper,
     global_batches,
     micro_batch_count,
@@ -311,16 +316,13 @@ def test_divergence_is_an_error_that_names_the_setting(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e5])
-def test_steps_end_with_the_first_that_diverges(bad: float) -> None:
+def test_steps_end_with_the_first_worthless_loss(bad: float) -> None:
     module = nn.Linear(1, 1, bias=False)
     factors = [1.0, 1.0, bad, 1.0]
     asked = []
 
     def share(step: int) -> Tensor:
         asked.append(step)
-        return module(torch.ones(1, 1)).sum() * 0 + module.weight.sum() * 0 + loss_of(step)
-
-    def loss_of(step: int) -> Tensor:
         return (module.weight - module.weight.detach() + 1).sum() * factors[step]
 
     stepper = TorchStepper(module, weight_decay=0.0, clip=1.0)
@@ -328,6 +330,86 @@ def test_steps_end_with_the_first_that_diverges(bad: float) -> None:
     assert [r.diverged for r in reports] == [False, False, True]
     assert asked == [0, 1, 2]
     assert torch.isfinite(module.weight).all()
+
+
+class WorthlessGradient(torch.autograd.Function):
+    """The identity, with a NaN for a gradient: what cuDNN's attention did on an H100."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * float("nan")
+
+
+def take_steps(bad: set[int], taken: list[int]) -> tuple[nn.Linear, list[StepReport]]:
+    """Steps of a small regression by their numbers; the gradient of the bad ones is not finite."""
+    torch.manual_seed(0)
+    module = nn.Linear(3, 1).double()
+
+    def share(number: int) -> Tensor:
+        draw = torch.Generator().manual_seed(number)
+        inputs = torch.randn(5, 3, generator=draw, dtype=torch.float64)
+        loss = module(inputs).square().mean()
+        return WorthlessGradient.apply(loss) if number in bad else loss  # type: ignore
+
+    stepper = TorchStepper(module, weight_decay=0.1, clip=1.0)
+    rates = [0.01 * (1 + number) for number in taken]
+    return module, list(run_steps(stepper, ([n] for n in taken), share, rates))
+
+
+def test_a_step_without_a_finite_gradient_is_as_if_it_was_not_there() -> None:
+    with_bad, reports = take_steps({2, 4, 5}, [0, 1, 2, 3, 4, 5, 6, 7])
+    without, _ = take_steps(set(), [0, 1, 3, 6, 7])
+    assert torch.equal(with_bad.weight, without.weight)
+    assert [r.skipped for r in reports] == [0, 0, 1, 0, 1, 2, 0, 0]
+    assert not any(r.diverged for r in reports)
+    assert all(np.isfinite(r.loss) for r in reports)
+
+
+def test_so_many_of_them_in_a_row_are_a_divergence() -> None:
+    bad = set(range(2, 2 + MOST_SKIPPED))
+    module, reports = take_steps(bad, list(range(9)))
+    assert [r.diverged for r in reports] == [False] * (1 + MOST_SKIPPED) + [True]
+    before, _ = take_steps(set(), [0, 1])
+    assert torch.equal(module.weight, before.weight)
+
+
+@pytest.mark.parametrize("bad", [{1}, {1, 2, 5}])
+def test_fine_tuning_goes_on_after_skipped_steps_and_counts_them(
+    folder: Path, bad: set[int]
+) -> None:
+    """Epochs of 3 steps; skipped steps of one epoch are counted on in the next."""
+    training = finetuning(with_bad_steps(new_learner(folder), bad), CONFIG)
+    epochs = list(training.run())
+    expected = [sum(step < 3 * epoch for step in bad) for epoch in range(5)]
+    assert [epoch.skipped_steps for epoch in epochs] == expected
+    assert epochs[-1].loss is not None
+    assert epochs[1].loss is not None
+    assert epochs[-1].loss < epochs[1].loss
+
+
+def test_skipped_steps_in_a_row_are_counted_over_the_end_of_an_epoch(folder: Path) -> None:
+    first = 3 * 2 - 1  # the last step of the second epoch
+    learner = with_bad_steps(new_learner(folder), set(range(first, first + MOST_SKIPPED)))
+    with pytest.raises(FloatingPointError, match=r"epoch 3 .*3 gradients in a row not finite"):
+        list(finetuning(learner, CONFIG).run())
+
+
+def with_bad_steps(learner: TextLearner, bad: set[int]) -> TextLearner:
+    """The learner, whose gradient is not finite in these training steps."""
+    fit, calls = learner.fit, count()
+
+    def spoiled(examples: TextExamples, rows: Sequence[int]) -> Fit:
+        found = fit(examples, rows)
+        if not found.nll_sum.requires_grad or next(calls) // 2 not in bad:  # 2 parts a step
+            return found
+        return dataclasses.replace(found, nll_sum=WorthlessGradient.apply(found.nll_sum))
+
+    learner.fit = spoiled  # type: ignore[method-assign]
+    return learner
 
 
 def test_a_step_without_a_finite_gradient_changes_nothing() -> None:

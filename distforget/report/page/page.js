@@ -189,6 +189,9 @@ const page = {
       ...(failed.length ? failed : [make("p", {class: "note"}, "None.")]),
       make("h3", {}, "Diverged cells"),
       make("p", {class: "note"}, ran.diverged.length ? ran.diverged.join(", ") : "None."),
+      make("h3", {}, "Cells with skipped steps"),
+      make("p", {class: "note"}, ran.skipped.length
+        ? `Steps whose gradient was not finite, of all: ${ran.skipped.join(", ")}` : "None."),
       make("h3", {}, "Versions"),
       page.table(["commit", "host", "packages", "results"], ran.places, 3, "Versions"),
       make("details", {}, make("summary", {}, "The study, field by field"),

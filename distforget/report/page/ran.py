@@ -37,6 +37,11 @@ def what_ran(plan: Plan, store: Store, cells: pa.Table) -> dict[str, Any]:
         "places": [[*place, count] for place, count in places.items()],
         "failed": [{name: row[name] for name in names} for row in rows if row["state"] != "done"],
         "diverged": [row["cell"] for row in rows if row["diverged"]],
+        "skipped": [
+            f"{row['cell']} ({row['skipped_steps']} of {row['steps']})"
+            for row in rows
+            if row["skipped_steps"]
+        ],
         "planned": len(plan.cells),
         "done": sum(row["state"] == "done" for row in rows),
     }

@@ -7,6 +7,7 @@ how far it is from that is written down, since attacks on the weights solve thes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +50,11 @@ class Point:
 def fit(
     model: Classifier, train: Labelled, config: FitConfig, held_out: Labelled | None = None
 ) -> list[Point]:
-    """Train the model in place; its curve, from step 0 to the end, in steps of `record_every`."""
+    """Train the model in place; its curve, from step 0 to the end, in steps of `record_every`.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
     optimizer = torch.optim.Adam(
         model.parameters(),
         lr=config.learning_rate,
@@ -65,10 +70,16 @@ def fit(
         loss = cross_entropy(logits_NK, train.labels_N)
         torch.autograd.backward(loss)
         if step % config.record_every == 0 or step == config.steps:
+            known = float(loss.detach())
+            if not math.isfinite(known):
+                raise FloatingPointError(
+                    f"training diverged by step {step} (loss {known}); "
+                    "lower image.fit.learning_rate"
+                )
             points.append(
                 Point(
                     step,
-                    float(loss.detach()),
+                    known,
                     _accuracy(logits_NK, train.labels_N),
                     _kkt_residual(model, config.weight_decay),
                     None

@@ -104,6 +104,8 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     """A causal language model from safetensors, without dropout even in training mode.
 
     Gradient checkpointing needs training mode, and where a study runs must not change its results.
+    In this process attention no longer uses cuDNN: its backward pass returns NaN where a mask is
+    given and the padded length is 64 modulo 128 (pytorch issue 196678).
 
     Raises:
         UsageError: the folder cannot be read.
@@ -121,6 +123,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
             f"{folder}: cannot read the model: {_line(error)}; give a folder written by "
             "save_pretrained with safetensors"
         ) from error
+    torch.backends.cuda.enable_cudnn_sdp(False)
     module: nn.Module = model
     module.to(device)
     module.train(False)
