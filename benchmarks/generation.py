@@ -91,7 +91,7 @@ def ask_transformers(learner: TextLearner, asked: pa.Table) -> Answers:
             **batch.to(learner.module.device),
             max_new_tokens=verify.max_new_tokens,
             do_sample=False,
-            eos_token_id=tokenizer.eos_token_id,
+            ends=[tokenizer.eos_token_id],
             pad_token_id=tokenizer.pad_token_id,
         )
         width = batch["input_ids"].shape[1]

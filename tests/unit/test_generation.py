@@ -45,6 +45,8 @@ class Case:
     prompts: Tokens
     eos: int
     answers: Tokens
+    ends: Sequence[int] = ()
+    """Several tokens that end an answer; () for `eos` alone."""
 
     def generate(
         self, drafts: Sequence[Sequence[int]] | None = None, batch: int = BATCH
@@ -54,7 +56,7 @@ class Case:
             self.prompts,
             max_new_tokens=MAX_NEW,
             batch_size=batch,
-            eos_token_id=self.eos,
+            ends=self.ends or [self.eos],
             pad_token_id=0,
             drafts=drafts,
         )
@@ -319,6 +321,16 @@ def test_a_learner_takes_earlier_answers_as_drafts(tiny_model: Path) -> None:
     with Watched(module) as drafted:
         assert learner.ask(asked, drafts=said) == (said, examples.answer_sizes.tolist())
     assert len(drafted.shapes) < len(plain.shapes) / 2
+
+
+def test_an_answer_ends_with_the_first_of_several_ends(case: Case) -> None:
+    """As of Llama 3, which ends turns, messages and texts in three ways."""
+    inside = next(token for row in case.answers for token in row[1:-1] if token != case.eos)
+    several = dataclasses.replace(case, ends=[case.eos, inside])
+    expected = [row[: row.index(inside) + 1] if inside in row else row for row in case.answers]
+    assert expected != case.answers
+    assert several.generate().tokens == expected
+    assert several.generate(case.answers).tokens == expected
 
 
 def test_a_module_that_keeps_no_cache_is_not_believed(case: Case) -> None:

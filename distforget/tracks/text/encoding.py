@@ -1,8 +1,13 @@
-"""Questions and answers as tokens: templates, and batches that pad on the left."""
+"""Questions and answers as tokens: templates, and batches that pad on the left.
+
+Text from data stays text: a `</s>` within it is encoded as those four characters, while that of a
+prompt template is the control token.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -10,10 +15,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distforget.losses import IGNORED
 from distforget.study import PromptConfig, UsageError
+
+_PRIVATE = range(0xF0000, 0x100000)
+"""Characters that stand for the control tokens in data while a template is filled."""
 
 
 @dataclass(frozen=True)
@@ -62,36 +70,98 @@ class Encoder:
                 "use 'auto' or 'plain'"
             )
         self.uses_chat = has_template and prompt.style != "plain"
+        added = tokenizer.added_tokens_decoder.values()
+        control = {*tokenizer.all_special_tokens, *(str(t) for t in added if t.special)}
+        longest_first = sorted(control, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        # A private character in the data is replaced, too, so that each stands for one text.
+        private = f"[{chr(_PRIVATE[0])}-{chr(_PRIVATE[-1])}]"
+        self._risky = re.compile(f"{self._control.pattern}|{private}")
 
     def prompts(self, questions: Sequence[str]) -> list[list[int]]:
         """Token ids of each question in its template, ending where the answer begins."""
+        stand_ins: dict[str, str] = {}
+
+        def hide(match: re.Match[str]) -> str:
+            return stand_ins.setdefault(match[0], chr(_PRIVATE[len(stand_ins)]))
+
+        hidden = [self._risky.sub(hide, question) for question in questions]
+        texts = self._filled(hidden)
+        ids: list[list[int]] = self.tokenizer(texts, add_special_tokens=not self.uses_chat)[
+            "input_ids"
+        ]
+        shown = str.maketrans({char: text for text, char in stand_ins.items()})
+        for row, (question, text) in enumerate(zip(questions, hidden, strict=True)):
+            if question != text:
+                ids[row] = self._in_pieces(texts[row], shown)
+        return ids
+
+    def _filled(self, questions: Sequence[str]) -> list[str]:
+        """The prompt template around each question."""
         if not self.uses_chat:
-            texts = [self.prompt.plain.format(question=q) for q in questions]
-            return self.tokenizer(texts)["input_ids"]  # type: ignore[no-any-return] # untyped
+            return [self.prompt.plain.replace("{question}", question) for question in questions]
         system = [] if self.prompt.system is None else [("system", self.prompt.system)]
         conversations = [
             [{"role": role, "content": text} for role, text in [*system, ("user", question)]]
             for question in questions
         ]
-        texts = cast(
+        return cast(
             list[str],
             self.tokenizer.apply_chat_template(
                 conversations, add_generation_prompt=True, tokenize=False
             ),
         )
-        return self.tokenizer(texts, add_special_tokens=False)["input_ids"]  # type: ignore[no-any-return] # untyped
+
+    def _in_pieces(self, prompt: str, shown: Mapping[int, str]) -> list[int]:
+        """Token ids of a filled template whose private characters stand for texts.
+
+        The control tokens left in it are the template's own. What lies between two of them is
+        encoded alone, as the tokenizer does it.
+        """
+        ids: list[int] = [] if self.uses_chat else list(self.tokenizer("")["input_ids"])
+        start = 0
+        for match in [*self._control.finditer(prompt), None]:
+            piece = prompt[start : match.start() if match else None]
+            if piece:
+                ids += self._text_ids([piece.translate(shown)])[0]
+            if match:
+                ids.append(cast(int, self.tokenizer.convert_tokens_to_ids(match[0])))
+                start = match.end()
+        return ids
+
+    def _text_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of texts without any control token."""
+        return self.tokenizer(  # type: ignore[no-any-return] # transformers leaves it untyped
+            list(texts), add_special_tokens=False, split_special_tokens=True
+        )["input_ids"]
 
     def answers(self, answers: Sequence[str]) -> list[list[int]]:
         """Token ids of each answer with the end-of-answer token."""
-        ids = self.tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-        return [[*row, self.tokenizer.eos_token_id] for row in ids]
+        return [[*row, self.tokenizer.eos_token_id] for row in self._text_ids(answers)]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of generated tokens, control tokens left out."""
+        return str(
+            self.tokenizer.decode(
+                list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def ends(self, module: PreTrainedModel) -> frozenset[int]:
+        """Token ids with which answers of this model end: the tokenizer's and the model's own.
+
+        Llama 3, for one, lists several in its generation_config.json.
+        """
+        own = getattr(module.generation_config, "eos_token_id", None)
+        listed = own if isinstance(own, list) else [] if own is None else [own]
+        return frozenset([cast(int, self.tokenizer.eos_token_id), *listed])
 
     def random_answers(self, like: Sequence[str], draw: np.random.Generator) -> list[str]:
         """Texts of random ordinary tokens, as many as these answers have."""
         vocabulary = set(self.tokenizer.get_vocab().values())
         ordinary = sorted(vocabulary - set(self.tokenizer.all_special_ids))
-        rows = [draw.choice(ordinary, len(row) - 1) for row in self.answers(like)]
-        return [str(self.tokenizer.decode(row)) for row in rows]
+        rows = [draw.choice(ordinary, len(row) - 1).tolist() for row in self.answers(like)]
+        return [self.text(row) for row in rows]
 
     def encode(self, samples: pa.Table) -> TextExamples:
         """Rows of a `samples` table (question, answer) as examples, in their order."""

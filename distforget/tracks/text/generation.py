@@ -7,7 +7,7 @@ arXiv 2211.17192, with a draft for the draft model). Knows tokens only, neither 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -42,7 +42,7 @@ def generate(
     *,
     max_new_tokens: int,
     batch_size: int,
-    eos_token_id: int,
+    ends: Collection[int],
     pad_token_id: int,
     drafts: Sequence[Sequence[int]] | None = None,
     using: Using | None = None,
@@ -56,6 +56,7 @@ def generate(
         module: a causal language model that keeps keys and values of all positions.
         prompts: token ids of each row, at least one.
         batch_size: rows in a forward pass.
+        ends: tokens that end an answer.
         pad_token_id: fills places that are not read.
         drafts: of each row the tokens that its answer may begin with or hold; [] for none.
         using: entered for each forward pass with the numbers of the prompts that take part.
@@ -63,7 +64,7 @@ def generate(
     if drafts is None:
         drafts = [()] * len(prompts)
     rows = [
-        Row(number, prompt, draft, max_new_tokens, eos_token_id)
+        Row(number, prompt, draft, max_new_tokens, ends)
         for number, (prompt, draft) in enumerate(zip(prompts, drafts, strict=True))
     ]
     waiting = sorted(rows, key=lambda row: len(row.prompt))
@@ -91,7 +92,7 @@ class Row:
     prompt: Sequence[int]
     draft: Sequence[int]
     max_new_tokens: int
-    eos_token_id: int
+    ends: Collection[int]
     tokens: list[int] = field(default_factory=list)
     passes: int = 0
     place: int | None = 0
@@ -110,7 +111,9 @@ class Row:
     @property
     def ended(self) -> bool:
         """Whether no token is to come."""
-        return len(self.tokens) >= self.max_new_tokens or self.tokens[-1:] == [self.eos_token_id]
+        return len(self.tokens) >= self.max_new_tokens or (
+            bool(self.tokens) and self.tokens[-1] in self.ends
+        )
 
     def unseen(self) -> Sequence[int]:
         """Tokens that the model has not been given: the prompt, later the last token."""
@@ -135,7 +138,7 @@ class Row:
         self.passes += 1
         for token in greedy[: right + 1]:
             self._append(token)
-            if token == self.eos_token_id:
+            if token in self.ends:
                 break
         return right
 

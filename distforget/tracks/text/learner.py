@@ -177,21 +177,19 @@ class TextLearner:
         slot_of_row: Sequence[int] | None,
         drafts: Sequence[str] | None,
     ) -> tuple[list[str], list[int]]:
-        tokenizer = self.encoder.tokenizer
         found = generate(
             self.module,
             self.encoder.prompts(samples["question"].to_pylist()),
             max_new_tokens=self.verify.max_new_tokens,
             batch_size=self.verify.batch_size,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            ends=self.encoder.ends(self.module),
+            pad_token_id=self.encoder.tokenizer.pad_token_id,
             drafts=None if drafts is None else self.encoder.answers(drafts),
             using=self._using(slot_of_row),
         )
-        texts = [
-            str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in found.tokens
+        return [self.encoder.text(row).strip() for row in found.tokens], [
+            len(row) for row in found.tokens
         ]
-        return texts, [len(row) for row in found.tokens]
 
     def _choose(
         self, samples: pa.Table, slot_of_row: Sequence[int] | None
