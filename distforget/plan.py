@@ -21,8 +21,8 @@ STAGE_VERSIONS = {
     "model": 2,
     "finetune": 4,
     "reference": 2,
-    "ask": 4,
-    "cell": 4,
+    "ask": 5,
+    "cell": 5,
 }
 
 ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")
