@@ -40,10 +40,11 @@ _IGNORED = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]+", regex.V
 # UAX 29 parts Han, Hiragana, Thai, Lao, Khmer and Myanmar into characters, but keeps runs of
 # Katakana and what underscores connect: these are parted here.
 _KATAKANA = r"\p{Script=Katakana}\u30fc\uff70"
+_MARKS = r"[\p{M}\uff9e\uff9f]*"
 _PARTED = rf"[{_KATAKANA}\p{{Pc}}]"
 _WORD = regex.compile(
-    rf"(?:\b|(?<={_PARTED}))"
-    rf"(?:[{_KATAKANA}][\p{{M}}\uff9e\uff9f]*|[\p{{L}}\p{{N}}].*?(?:\b|(?={_PARTED})))",
+    rf"(?:\b|(?<={_PARTED}{_MARKS}))"
+    rf"(?:[{_KATAKANA}]{_MARKS}|[\p{{L}}\p{{N}}].*?(?:\b|(?={_PARTED})))",
     regex.V1 | regex.WORD | regex.DOTALL,
 )
 
