@@ -160,6 +160,8 @@ def _letters(text: str) -> str:
         ("שלום\u200f, צה״ל", ["שלום", "צה״ל"]),
         ("Mün\u00adchen می\u200cخواهم", ["münchen", "میخواهم"]),
         ("foo_bar —…!? 👍🏽 x²", ["foo", "bar", "x", "²"]),
+        ("snake_case", ["snake", "case"]),
+        ("¸0 Ⓐb ン゠ア", ["¸0", "ⓐb", "ン", "ア"]),
     ],
 )
 def test_what_a_word_is(text: str, words: list[str]) -> None:

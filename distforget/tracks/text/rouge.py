@@ -37,15 +37,12 @@ _TO_SPACES = bytes(
 _UNSEEN = regex.compile(r"[^\W\x00-\x7f]")
 # Soft hyphens, direction marks, joiners: they change how a word looks and not which word it is.
 _IGNORED = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]+", regex.V1)
-# UAX 29 parts Han, Hiragana, Thai, Lao, Khmer and Myanmar into characters, but keeps runs of
-# Katakana and what underscores connect: these are parted here.
-_KATAKANA = r"\p{Script=Katakana}\u30fc\uff70"
-_MARKS = r"[\p{M}\uff9e\uff9f]*"
-_PARTED = rf"[{_KATAKANA}\p{{Pc}}]"
+# UAX 29 parts Han, Hiragana, Thai, Lao, Khmer and Myanmar into characters, but leaves runs of
+# Katakana and what underscores connect whole. A space parts these.
+_PARTED = regex.compile(r"\p{Pc}|(?=\p{Word_Break=Katakana})")
+_LETTER = r"[\p{Alphabetic}\p{N}--\p{M}]"
 _WORD = regex.compile(
-    rf"(?:\b|(?<={_PARTED}{_MARKS}))"
-    rf"(?:[{_KATAKANA}]{_MARKS}|[\p{{L}}\p{{N}}].*?(?:\b|(?={_PARTED})))",
-    regex.V1 | regex.WORD | regex.DOTALL,
+    rf"\b(?:(?!{_LETTER}).\B)*{_LETTER}.*?\b", regex.V1 | regex.WORD | regex.DOTALL
 )
 
 
@@ -188,8 +185,9 @@ def _unicode_words(texts: Sequence[str]) -> list[str]:
 
 def _folded(text: str) -> str:
     if text.isascii():
-        return text.lower()
-    return normalize("NFC", _IGNORED.sub("", normalize("NFD", text).casefold()))
+        return text.lower().replace("_", " ")
+    seen = _IGNORED.sub("", normalize("NFD", text).casefold())
+    return _PARTED.sub(" ", normalize("NFC", seen))
 
 
 def _shared_ngrams(tokens: _Tokens, pairs_2P: Ints) -> tuple[Ints, Ints]:
