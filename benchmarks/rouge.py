@@ -1,4 +1,4 @@
-"""Measures ROUGE pairs a second against the rouge-score package, in one run on the same pairs.
+"""Measures ROUGE against the rouge-score package, in one run: pairs a second, and 14 languages.
 
     python benchmarks/rouge.py [--pairs 20000] [--baseline-pairs 500] [--repeats 3]
 
@@ -6,6 +6,9 @@ The pairs are sentences of 10 to 40 words (descriptions of the installed package
 of them, as an unlearned model may answer. References repeat (50 distinct ones, as when cells ask
 the same questions) or are all different. Times are CPU time of this process, the best of a few
 repeats, the stems of earlier calls forgotten. Ends with an error if a number differs by over 1e-9.
+
+The languages: the ROUGE-L recall that rouge-score and a study give to a true answer itself, to
+one of which half is right and to one that is wrong.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import random
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +31,24 @@ from distforget.tracks.text import rouge
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 PARTS = ("precision", "recall", "fmeasure")
+LANGUAGES = {
+    "English": ("born in Oslo", "born in Rome", "a retired painter"),
+    "German": ("geboren in Köln", "geboren in Wien", "übt Malerei"),
+    "Russian": ("родился в Москве", "родился в Омске", "рисует картины"),
+    "Greek": ("γεννήθηκε στην Αθήνα", "γεννήθηκε στην Πάτρα", "ζωγραφίζει τοπία"),
+    "Arabic": ("وُلد في دمشق", "وُلد في حلب", "يرسم لوحات"),
+    "Hebrew": ("נולד בעיר חיפה", "נולד בעיר אילת", "מצייר תמונות"),
+    "Hindi": ("जन्म लखनऊ में", "जन्म पटना में", "वह चित्रकार है"),
+    "Bengali": ("জন্ম ঢাকা শহরে", "জন্ম যশোর শহরে", "ছবি আঁকেন"),
+    "Tamil": ("மதுரை நகரில் பிறந்தார்", "கோவை நகரில் பிறந்தார்", "ஓவியம் வரைகிறார்"),
+    "Thai": ("เกิดที่ตราด", "เกิดที่ชุมพร", "วาดรูป"),
+    "Chinese": ("他生于青岛", "他生于成都", "画家"),
+    "Japanese": ("青森に生まれた", "東京に生まれた", "画家です"),
+    "Korean": ("서울에서 태어난 사람", "부산에서 태어난 사람", "그림을 그린다"),
+    "Amharic": ("በአዲስ አበባ ተወለደ", "በጎንደር ከተማ ተወለደ", "ሥዕል ይስላል"),
+}
+"""True answer, one of which about half is right, a wrong one."""
+
 Scores = list[dict[str, Score]]
 R = TypeVar("R")
 
@@ -84,8 +106,25 @@ def worst_difference(table: pa.Table, expected: Scores) -> float:
     )
 
 
+def print_languages() -> None:
+    """Print one line a language."""
+    print(f"\n{'':<12}{'rouge-score':>24}{'distforget':>24}   (ROUGE-L recall)")
+    print(f"{'language':<12}" + f"{'perfect':>10}{'half':>7}{'wrong':>7}" * 2 + "   words")
+    scorer = RougeScorer(["rougeL"])
+    for language, (true, *others) in LANGUAGES.items():
+        answers = [true, *others]
+        before = [scorer.score(true, answer)["rougeL"].recall for answer in answers]
+        unicode_words = rouge.need_unicode_words([true])
+        table = rouge.rouge_scores(answers, [true] * 3, False, unicode_words)
+        after = table["rougeL_recall"].to_pylist()
+        shown = "".join(f"{a:>10.2f}{b:>7.2f}{c:>7.2f}" for a, b, c in (before, after))
+        print(f"{language:<12}{shown}   {'unicode' if unicode_words else 'rouge-score'}")
+        if after[0] != 1:
+            raise SystemExit(f"{language}: the true answer scores {after[0]}")
+
+
 def main() -> None:
-    """Print one line for each setting."""
+    """Print one line for each setting, then one for each language."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=20_000)
     parser.add_argument("--baseline-pairs", type=int, default=500)
@@ -93,7 +132,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(
         f"{'references':<12}{'stemmer':<9}{'rouge-score':>12}{'distforget':>12}{'ratio':>8}"
-        f"{'difference':>12}   (pairs/s of CPU time)"
+        f"{'difference':>12}{'unicode':>9}   (pairs/s of CPU time)"
     )
     for repeated in (True, False):
         predictions, references = pairs(arguments.pairs, repeated)
@@ -105,25 +144,28 @@ def main() -> None:
                 return [scorer.score(target, prediction) for target, prediction in few]
 
             def ours(
+                unicode_words: bool = False,
                 predictions: list[str] = predictions,
                 references: list[str] = references,
                 use_stemmer: bool = use_stemmer,
             ) -> pa.Table:
                 rouge._stem.cache_clear()
-                return rouge.rouge_scores(predictions, references, use_stemmer)
+                return rouge.rouge_scores(predictions, references, use_stemmer, unicode_words)
 
             baseline_seconds, expected = best(arguments.repeats, baseline)
             seconds, table = best(arguments.repeats, ours)
+            unicode_seconds, _ = best(arguments.repeats, partial(ours, unicode_words=True))
             baseline_rate = len(few) / baseline_seconds
             rate = len(references) / seconds
             difference = worst_difference(table, expected)
             print(
                 f"{'repeated' if repeated else 'distinct':<12}{'yes' if use_stemmer else 'no':<9}"
                 f"{baseline_rate:>12.0f}{rate:>12.0f}{rate / baseline_rate:>8.1f}"
-                f"{difference:>12.1e}"
+                f"{difference:>12.1e}{len(references) / unicode_seconds:>9.0f}"
             )
             if difference > 1e-9:
                 raise SystemExit(f"rouge_scores differs from rouge-score by {difference}")
+    print_languages()
 
 
 if __name__ == "__main__":

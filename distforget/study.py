@@ -23,6 +23,8 @@ PLACEBO = "placebo"
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
 LOW = "enhanced-low"
 """Begins the names of variants enhanced by noise alone (the paper's low controllability)."""
+UNICODE = "_unicode"
+"""Ends the names of ROUGE scores that count words of all languages."""
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """What is read of a model's folder, and so is part of its key."""
 
@@ -117,7 +119,13 @@ class VerifyConfig(Frozen):
     margin: float = Field(
         0.1, ge=0, description="the smallest KM difference that matters; within it is about 0"
     )
-    use_stemmer: bool = True
+    words: Literal["auto", "rouge-score", "unicode"] = Field(
+        "auto",
+        description="what ROUGE counts. rouge-score: runs of a-z and 0-9, as published numbers do; "
+        "unicode: words of all languages, in scores whose names end in _unicode; auto: rouge-score "
+        "unless an answer of the dataset has other letters",
+    )
+    use_stemmer: bool = Field(True, description="English stems, of rouge-score's words alone")
 
     @model_validator(mode="after")
     def _metric_is_written(self) -> VerifyConfig:
@@ -129,6 +137,11 @@ class VerifyConfig(Frozen):
         if self.metric not in self.metrics:
             raise ValueError(f"metrics must contain the KM metric {self.metric!r}")
         return self
+
+    def written(self, metric: str) -> str:
+        """The name of a metric in `scores`."""
+        counts_unicode = self.words == "unicode" and metric.startswith("rouge")
+        return f"{metric}{UNICODE}" if counts_unicode else metric
 
 
 class EnhancedConfig(Frozen):

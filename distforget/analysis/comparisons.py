@@ -9,10 +9,11 @@ from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from distforget import schemas
 from distforget.dataset_config import CHOICE_ACCURACY
-from distforget.study import LOW, PLACEBO
+from distforget.study import LOW, PLACEBO, UNICODE
 
 Expected = Literal["negative", "positive", "zero"]
 Quantity = Literal[
@@ -197,6 +198,16 @@ def compare(
             for row in rows.to_dict("records")
         ],
     )
+
+
+def written_name(metric: str, scores: pa.Table) -> str:
+    """What scores call a metric of a study: ROUGE has another name where it counts Unicode words.
+
+    Args:
+        scores: the study's; its dataset decided which words they count.
+    """
+    unicode = f"{metric}{UNICODE}"
+    return unicode if pc.any(pc.equal(scores["metric"], unicode)).as_py() else metric
 
 
 def _of_metric(

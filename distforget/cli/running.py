@@ -19,7 +19,7 @@ from distforget.cli.common import (
     console,
     placement_of,
 )
-from distforget.study import load_study
+from distforget.study import Study, load_study
 
 
 def run(
@@ -115,6 +115,17 @@ def run(
         raise typer.Exit(1)
 
 
+def check_file(study: Study) -> None:
+    """Look at a study's file as `run` does before it computes anything.
+
+    Raises:
+        UsageError: a row is bad, or a metric cannot see its answer; names file, row and fix.
+    """
+    from distforget.tracks import text
+
+    text.check_metrics(study, text.read_rows(study.dataset, study.seed))
+
+
 def plan(
     study: StudyArgument,
     store: StoreOption = Path("results"),
@@ -132,6 +143,8 @@ def plan(
     from distforget.store import Store
 
     made = make_plan(load_study(study))
+    if made.study.dataset.source == "file":
+        check_file(made.study)
     if why:
         print_why(made.cell(why), Store(store), console)
     else:

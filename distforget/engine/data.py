@@ -76,6 +76,16 @@ def read_samples(step: Step, store: Store) -> pa.Table:
     return pa.concat_tables(schemas.read(path, "samples") for path in files)
 
 
+def check_metrics(plan: Plan, store: Store) -> None:
+    """Look whether the study's metrics can see its samples.
+
+    Raises:
+        UsageError: a metric cannot; names file, row and fix.
+    """
+    samples = read_samples(plan.dataset, store)
+    track(plan.study.track).check_metrics(plan.study, samples)
+
+
 def check_nearest(plan: Plan, store: Store) -> None:
     """Look whether each dose trains on enough samples to unlearn k nearest ones and keep some.
 

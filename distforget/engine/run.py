@@ -24,7 +24,7 @@ from distforget.engine.cluster import (
     train_groups,
     train_threads,
 )
-from distforget.engine.data import build_dataset, check_nearest
+from distforget.engine.data import build_dataset, check_metrics, check_nearest
 from distforget.engine.finetune import finetune
 from distforget.engine.groups import by_start, deal
 from distforget.engine.models import fetch_model, worker_bytes
@@ -151,6 +151,7 @@ class _Runner:
                     else:
                         fetch_model(step, self.plan.study, self.store)
                     self._done(step, time.monotonic() - began)
+        check_metrics(self.plan, self.store)
         check_nearest(self.plan, self.store)
         self._check_memory()
 

@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 
 from distforget import disk
 from distforget.analysis.aims import Aims, aims, front
+from distforget.analysis.comparisons import written_name
 from distforget.engine.cluster import connected
 from distforget.engine.run import Listener, is_complete, run
 from distforget.methods import ResolvedMethod, resolve
@@ -123,7 +124,8 @@ def _aims_of(plan: Plan, placement: Placement, listener: Listener) -> dict[str, 
     summary = run(plan, placement, listener)
     cells = summary.tables["cells"].to_pandas()
     failed = set(cells.loc[cells["state"] != "done", "variant"])
-    reached = aims(summary.tables["scores"], plan.study.verify.metric)
+    scores = summary.tables["scores"]
+    reached = aims(scores, written_name(plan.study.verify.metric, scores))
     return {variant: aim for variant, aim in reached.items() if variant not in failed}
 
 

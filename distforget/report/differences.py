@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distforget.analysis.comparisons import CHOICE_MARGIN
+from distforget.analysis.comparisons import CHOICE_MARGIN, written_name
 from distforget.analysis.differences import (
     ABOUT,
     EQUAL,
@@ -74,15 +74,16 @@ def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Compar
             f"{studies[1].track}; compare two of one track"
         )
     verify = studies[0].verify
-    metric = metric or verify.metric
-    for study in studies:
-        scored = [*study.verify.metrics, *[CHOICE_ACCURACY] * (study.dataset.utility is not None)]
-        if metric not in scored:
-            raise UsageError(f"--metric {metric}: study {study.name} scores {', '.join(scored)}")
     one, other = read_current(*a), read_current(*b)
+    of_verdicts = written_name(verify.metric, one.scores)
+    metric = written_name(metric, one.scores) if metric else of_verdicts
+    for study, tables in zip(studies, (one, other), strict=True):
+        scored = sorted(tables.scores["metric"].unique().to_pylist())
+        if scored and metric not in scored:
+            raise UsageError(f"--metric {metric}: study {study.name} scores {', '.join(scored)}")
     names = [[cell_name(step) for step in plan.cells] for plan, _ in (a, b)]
     shared = overlap(names[0], one.cells, names[1], other.cells)
-    margin = {verify.metric: verify.margin, CHOICE_ACCURACY: CHOICE_MARGIN}.get(metric, 0.0)
+    margin = {of_verdicts: verify.margin, CHOICE_ACCURACY: CHOICE_MARGIN}.get(metric, 0.0)
     return Comparison(
         metric,
         margin,

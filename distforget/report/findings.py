@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
+from distforget.analysis.comparisons import written_name
 from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import damages, verdicts
@@ -28,14 +29,15 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
     """Verdicts and damage of what is done; the dose-response where there are over two doses."""
     if not len(tables["comparisons"]):
         return
-    metric, margin = plan.study.verify.metric, plan.study.verify.margin
+    verify = plan.study.verify
+    metric, margin = written_name(verify.metric, tables["scores"]), verify.margin
     print_verdicts(
         verdicts(tables["comparisons"], tables["cells"], cells_a_dose(planned_cells(plan)), margin),
         damages(tables["scores"], tables["cells"]),
         metric,
         console,
     )
-    if plan.study.verify.unseen:
+    if verify.unseen:
         print_separation(separation(tables["scores"], metric), metric, console)
         print_evidence(evidence(tables["scores"]), console)
     if len(plan.study.doses) > 2:

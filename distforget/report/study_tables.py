@@ -15,7 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distforget import schemas
-from distforget.analysis.comparisons import CONTRAST, EXPERIMENTS, Experiment, compare, kind_of
+from distforget.analysis.comparisons import (
+    CONTRAST,
+    EXPERIMENTS,
+    Experiment,
+    compare,
+    kind_of,
+    written_name,
+)
 from distforget.analysis.verdicts import Verdict, verdicts
 from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
 from distforget.payload import flat
@@ -203,7 +210,7 @@ def read(plan: Plan, store: Store) -> StudyTables:
     written = store.study_table(study.name, "scores").stat().st_mtime
     return StudyTables(
         study.name,
-        study.verify.metric,
+        written_name(study.verify.metric, scores),
         study.verify.margin,
         {model.name: model.path for model in study.models},
         planned_cells(plan),

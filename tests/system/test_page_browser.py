@@ -20,6 +20,14 @@ from tests.hostile import HOSTILE
 
 pytestmark = pytest.mark.browser
 
+WORDS = {
+    "出生在青岛。": [*"出生在青岛"],
+    "हिन्दी में।": ["हिन्दी", "में"],
+    "Er wohnt in Mu\u0308nchen": ["er", "wohnt", "in", "münchen"],
+    "ลัง, コンabc": ["ลั", "ง", "コ", "ン", "abc"],
+}
+"""What is compared of some texts with their true answers."""
+
 STUDY = {
     "name": "made-up",
     "dataset": {"targets": 5, "similar_per_target": 5, "others": 12},
@@ -166,6 +174,12 @@ def test_hostile_answers_are_shown_and_do_nothing(browser: Any, index: Path) -> 
     assert browser.current_url.startswith(index.as_uri())
     assert complaints(browser) == []
     assert [url for url in requests(browser) if not url.startswith(("file:", "data:"))] == []
+
+
+def test_answers_are_compared_by_words_of_all_languages(browser: Any, index: Path) -> None:
+    open_all(browser, index)
+    words = "return arguments[0].map(t => page.explorer.words(t).map(w => w.key).filter(Boolean))"
+    assert browser.execute_script(words, list(WORDS)) == list(WORDS.values())
 
 
 @pytest.mark.parametrize("width", [390, 1440])

@@ -151,6 +151,7 @@ DECIDING: dict[str, Any] = {
     "verify.similar": 2,
     "verify.others": 3,
     "verify.metrics": ["rougeL_recall"],
+    "verify.words": "unicode",
     "verify.use_stemmer": False,
 }
 """Fields that decide a result, with another value for each (or other values of several)."""

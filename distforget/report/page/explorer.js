@@ -174,7 +174,7 @@ page.explorer = {
     return make("article", {class: sample.picture ? "sample image" : "sample"},
       sample.question === null ? null : make("h4", {dir: "auto"}, sample.question),
       sample.picture ? null : make("p", {class: "truth", dir: "auto"},
-        make("span", {}, "True answer "), sample.answer),
+        make("span", {}, "True answer "), make("bdi", {}, sample.answer)),
       make("div", {class: "states"}, ...pictures, ...shown, ...alike));
   },
 
@@ -187,9 +187,13 @@ page.explorer = {
     return Math.abs(value) >= 1000 ? value.toExponential(1) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);
   },
 
-  // Pieces of a text; words have a key that ignores case.
+  // Pieces of a text; words have a key that ignores case. Of scripts without spaces between words
+  // each character is one, as in the scores.
   words(text) {
-    return [...text.matchAll(/([\p{L}\p{N}]+)|[^\p{L}\p{N}]+/gu)].map((m) =>
+    const alone = "\\p{Script=Han}\\p{Script=Hiragana}\\p{Script=Katakana}\u30fc\\p{Script=Thai}" +
+      "\\p{Script=Lao}\\p{Script=Khmer}\\p{Script=Myanmar}";
+    const words = new RegExp(`([${alone}]\\p{M}*|(?:(?![${alone}])[\\p{L}\\p{N}]\\p{M}*)+)|[^\\p{L}\\p{N}]+`, "gu");
+    return [...text.normalize("NFC").matchAll(words)].map((m) =>
       ({text: m[0], key: m[1] ? m[1].toLowerCase() : null}));
   },
 

@@ -50,6 +50,10 @@ def materialise_model(origin: Mapping[str, Any], place: Path) -> Path:
     return place
 
 
+def check_metrics(study: Study, samples: pa.Table) -> None:
+    """Nothing to refuse: the SSIM of any image with itself is 1."""
+
+
 def open_learner(
     place: Path,
     study: Study,

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from distforget.dataset_config import DatasetConfig, UtilityConfig
 from distforget.study import ModelConfig, Study, generator_seed
+from distforget.tracks.text import guard
 from distforget.tracks.text.sources import biographies, files, utility
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def make_rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa
     return biographies.rows(sample_ids, config, seed)
 
 
+def check_metrics(study: Study, samples: pa.Table) -> None:
+    """See `tracks.text.guard.check_metrics`."""
+    guard.check_metrics(study, samples)
+
+
 def utility_rows(config: UtilityConfig, seed: int, first_id: int) -> pa.Table:
     """See `tracks.text.sources.utility.read`."""
     return utility.read(config, seed, first_id)
@@ -60,7 +66,8 @@ def open_learner(
     """Load a model folder as a learner; with fresh adapters if the study asks for them.
 
     Args:
-        samples: the dataset, from which this track's models need nothing.
+        samples: the dataset, whose answers say which words ROUGE counts; None where nothing is
+            scored.
         repetition: fresh adapters are drawn anew with each.
     """
     import torch
@@ -76,4 +83,5 @@ def open_learner(
     if study.adapter:
         seed = generator_seed(study.seed, "adapter", repetition)
         slots = Adapters(module, study.adapter, torch.Generator().manual_seed(seed))
-    return TextLearner(module, encoder, study.verify, slots, repetition)
+    verify = study.verify if samples is None else guard.with_words(study.verify, samples)
+    return TextLearner(module, encoder, verify, slots, repetition)

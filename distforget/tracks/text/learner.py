@@ -246,13 +246,18 @@ class TextLearner:
         samples: pa.Table,
         slot_of_row: Sequence[int] | None,
     ) -> dict[str, np.ndarray]:
-        table = rouge_scores(answers, samples["answer"].to_pylist(), self.verify.use_stemmer)
+        table = rouge_scores(
+            answers,
+            samples["answer"].to_pylist(),
+            self.verify.use_stemmer,
+            unicode_words=self.verify.words == "unicode",
+        )
         found = {name: table[name].to_numpy() for name in table.column_names}
         if {"answer_probability", "answer_perplexity"} & set(self.verify.metrics):
             logprobs_N = self._mean_logprobs(samples, slot_of_row)
             found["answer_probability"] = np.exp(logprobs_N)
             found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
-        return {name: found[name] for name in self.verify.metrics}
+        return {self.verify.written(name): found[name] for name in self.verify.metrics}
 
     @torch.no_grad()
     def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:

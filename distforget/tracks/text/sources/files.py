@@ -53,12 +53,7 @@ def read(config: DatasetConfig) -> pa.Table:
         UsageError: the file or a row is bad, or there are fewer rows than the study asks for; names
             file, line, column and fix.
     """
-    if config.source == "hub":
-        columns, rows = _hub_rows(config)
-        where = hub.name(config)
-    else:
-        columns, rows = _file_rows(Path(config.path).expanduser())
-        where = config.path
+    where, columns, rows = _source(config)
     for column in REQUIRED:
         if column not in columns:
             raise UsageError(
@@ -79,6 +74,21 @@ def read(config: DatasetConfig) -> pa.Table:
                 f"targets, or set dataset.{setting} to 0"
             )
     return _select(_sort(rows, where, has_role, config.targets), config, where)
+
+
+def place_of(answer: str, config: DatasetConfig) -> str:
+    """Where the first row with this answer stands; the dataset's name where rows are made."""
+    if config.source not in ("file", "hub"):
+        return f"dataset {config.name}"
+    where, _, rows = _source(config)
+    return next((place for place, row in rows if row.get("answer") == answer), where)
+
+
+def _source(config: DatasetConfig) -> tuple[str, list[str], Iterator[Row]]:
+    """What messages call it, its columns and its rows."""
+    if config.source == "hub":
+        return hub.name(config), *_hub_rows(config)
+    return config.path, *_file_rows(Path(config.path).expanduser())
 
 
 def _sort(rows: Iterator[Row], where: str, has_role: bool, targets: int) -> _Found:
