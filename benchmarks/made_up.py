@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget import schemas
-from distforget.analysis.comparisons import compare
+from distforget.analysis.comparisons import compare, knowledge_metrics
 from distforget.plan import Plan, cell_name
 from distforget.store import Store
 from distforget.study import rng
@@ -58,7 +58,8 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
     store.write_study_table(name, "scores", found)
     store.write_study_table(name, "cells", _cells(plan, say))
     store.write_study_table(name, "training", schemas.empty("training"))
-    compared = compare(found, study.verify.metric, study.verify.margin)
+    metrics = knowledge_metrics(study.verify.metric, found)
+    compared = compare(found, metrics, study.verify.margin)
     store.write_study_table(name, "comparisons", compared)
 
 

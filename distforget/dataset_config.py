@@ -76,6 +76,8 @@ def image_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 CHOICE_ACCURACY = "choice_accuracy"
 """The score of a multiple-choice question: 1 if the right answer is chosen, else 0."""
+FACT_RECALL = "fact_recall"
+"""The share of a sample's facts that the answer states, 0 to 1; see `tracks.text.facts`."""
 
 
 class UtilityConfig(Frozen):

@@ -23,7 +23,8 @@ ENCODING = (
     "tracks/image/models.py", "tracks/image/learner.py",
 )  # fmt: skip
 SCORING = (
-    "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/image/ssim.py",
+    "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/text/facts.py",
+    "tracks/text/guard.py", "tracks/image/ssim.py",
     "tracks/image/kkt.py", "tracks/image/reconstruction.py", "tracks/image/membership.py",
     "tracks/image/autograd_reconstruction.py", "tracks/image/attack.py", *ENCODING,
 )  # fmt: skip

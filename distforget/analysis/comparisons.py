@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from distforget import schemas
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget.dataset_config import CHOICE_ACCURACY, FACT_RECALL
 from distforget.study import LOW, PLACEBO, UNICODE
 
 Expected = Literal["negative", "positive", "zero"]
@@ -48,9 +48,9 @@ class Experiment:
     track: Literal["text", "image", ""] = "text"
     """Whose experiment of the paper it is; "": of both tracks."""
     metric: str = ""
-    """The score compared; "": the study's, KM."""
+    """The score compared; "": each of the study's scores of knowledge."""
     margin: float = 0.0
-    """The smallest difference that matters; 0: the study's, of KM."""
+    """The smallest difference that matters; 0: the study's."""
 
 
 EXPERIMENTS = (
@@ -166,7 +166,7 @@ EXPERIMENTS = (
 
 def compare(
     scores: pa.Table,
-    metric: str,
+    metrics: Sequence[str],
     margin: float,
     experiments: Sequence[Experiment] = EXPERIMENTS,
 ) -> pa.Table:
@@ -177,14 +177,15 @@ def compare(
 
     Args:
         scores: a `scores` table; cells that are missing in it are missing in the result.
-        metric: the score compared, e.g. rougeL_recall.
+        metrics: the scores of knowledge, e.g. rougeL_recall: see `knowledge_metrics`.
         margin: differences up to it agree with the expectation "zero".
     """
     frame = scores.to_pandas()
     mine: dict[str, list[Experiment]] = {}
     for experiment in experiments:
         if experiment.track in ("", *frame["track"].unique()):
-            mine.setdefault(experiment.metric or metric, []).append(experiment)
+            for metric in [experiment.metric] if experiment.metric else metrics:
+                mine.setdefault(metric, []).append(experiment)
     found = [rows for name, some in mine.items() for rows in _of_metric(frame, name, some, margin)]
     if not found:
         return schemas.empty("comparisons")
@@ -198,6 +199,24 @@ def compare(
             for row in rows.to_dict("records")
         ],
     )
+
+
+def knowledge_metrics(metric: str, scores: pa.Table) -> list[str]:
+    """The scores that say what a model knows, the one to lean on first.
+
+    KM counts the words of an answer. Where samples have facts, fact_recall says how many of them
+    are known; where they have none, the probability of the true answer stands beside KM.
+
+    Args:
+        metric: the study's, `verify.metric`.
+        scores: the study's.
+    """
+    there = set(scores["metric"].unique().to_pylist())
+    km = written_name(metric, scores)
+    if FACT_RECALL in there:
+        return [FACT_RECALL, km]
+    beside = "answer_probability"
+    return [km, beside] if km.startswith("rouge") and beside in there else [km]
 
 
 def written_name(metric: str, scores: pa.Table) -> str:
@@ -249,7 +268,7 @@ def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, 
 
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
-    shares = metric.startswith("rouge") or metric.endswith(("probability", "accuracy"))
+    shares = metric.startswith("rouge") or metric.endswith(("probability", "accuracy", "_recall"))
     if metric in ("ssim", CONTRAST):
         return (-1.0, 1.0)
     return (0.0, 1.0) if shares else (-math.inf, math.inf)

@@ -34,12 +34,15 @@ class Verdict:
     """One experiment for one model, method, variant and dose.
 
     A claim of a direction is supported when the mean difference has it, surely (two-sided, Holm
-    over the experiment) and by no less than the margin; contradicted when it has the other one as
-    surely and by as much. A claim of "about 0" is supported when the mean surely lies within the
-    margin (two one-sided tests, Holm), contradicted when it surely lies beyond.
+    over the experiment's verdicts on one score) and by no less than the margin; contradicted when
+    it has the other one as surely and by as much. A claim of "about 0" is supported when the mean
+    surely lies within the margin (two one-sided tests, Holm), contradicted when it surely lies
+    beyond.
     """
 
     experiment: Experiment
+    metric: str
+    """The score compared."""
     dose: int
     model: str
     method: str
@@ -75,7 +78,9 @@ def verdicts(
     planned: Mapping[tuple[str, str, str], int],
     margin: float,
 ) -> list[Verdict]:
-    """One verdict an experiment, dose, model, method and variant, in the paper's order.
+    """One verdict per score, experiment, dose, model, method and variant.
+
+    Scores come in the order of `comparisons`, and for each the experiments in the paper's order.
 
     Args:
         cells: the `cells` of the study, for those that diverged.
@@ -91,30 +96,33 @@ def verdicts(
     )
     frame["diverged"] = frame["diverged"].eq(True)
     found = []
-    for experiment in EXPERIMENTS:
-        rows = frame[
-            (frame["experiment"] == experiment.name)
-            & (frame["quantity"] == experiment.quantity)
-            & (frame["role"] == experiment.role)
-            & (frame["expected"] == experiment.expected)
-        ].sort_values("dose", kind="stable")
-        if len(rows):
-            found += _verdicts(experiment, rows, planned, experiment.margin or margin)
+    for metric, of_metric in frame.groupby("metric", sort=False):
+        for experiment in EXPERIMENTS:
+            rows = of_metric[
+                (of_metric["experiment"] == experiment.name)
+                & (of_metric["quantity"] == experiment.quantity)
+                & (of_metric["role"] == experiment.role)
+                & (of_metric["expected"] == experiment.expected)
+            ].sort_values("dose", kind="stable")
+            if len(rows):
+                smallest = experiment.margin or margin
+                found += _verdicts(experiment, str(metric), rows, planned, smallest)
     return found
 
 
 def _verdicts(
     experiment: Experiment,
+    metric: str,
     rows: pd.DataFrame,
     planned: Mapping[tuple[str, str, str], int],
     margin: float,
 ) -> list[Verdict]:
-    """Of one experiment: the family that is corrected together."""
+    """Of one experiment on one score: the family that is corrected together."""
     groups: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(GROUP, sort=False))
     of_targets = [
         group.groupby("unlearned")[["left", "right", "difference"]].mean() for _, group in groups
     ]
-    least, most = score_range(str(rows["metric"].iloc[0]))
+    least, most = score_range(metric)
     differences = [means["difference"].to_numpy() for means in of_targets]
     known = infer(differences, (0.0, -margin, margin), bounds=(least - most, most - least))
     words = decide(known, experiment.expected, margin)
@@ -125,6 +133,7 @@ def _verdicts(
         found.append(
             Verdict(
                 experiment,
+                metric,
                 int(dose),
                 str(model),
                 str(method),

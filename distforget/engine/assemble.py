@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from distforget import schemas
-from distforget.analysis.comparisons import compare, written_name
+from distforget.analysis.comparisons import compare, knowledge_metrics
 from distforget.engine.data import read_samples
 from distforget.engine.worker import identity
 from distforget.plan import Plan, Step, cell_name
@@ -44,8 +44,8 @@ def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
     if store.is_done(plan.dataset.key):
         samples = read_samples(plan.dataset, store)
         tables["samples"] = _with(samples, {"dataset": study.dataset.name})
-    metric = written_name(study.verify.metric, tables["scores"])
-    tables["comparisons"] = compare(tables["scores"], metric, study.verify.margin)
+    metrics = knowledge_metrics(study.verify.metric, tables["scores"])
+    tables["comparisons"] = compare(tables["scores"], metrics, study.verify.margin)
     return tables
 
 

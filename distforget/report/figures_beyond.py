@@ -44,7 +44,8 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     Raises:
         NothingToShowError: no cell of the claim is done.
     """
-    found = [v for v in tables.verdicts if v.experiment == experiment]
+    metric = experiment.metric or tables.metrics[0]
+    found = [v for v in tables.verdicts if (v.experiment, v.metric) == (experiment, metric)]
     if not found:
         raise NothingToShowError("no cells that the claim compares are done")
     planned = dict.fromkeys(pair for model in tables.paths for pair in tables.methods(model))
@@ -74,9 +75,8 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
-    outer_labels(
-        made, min(len(models), 3), f"difference of {experiment.metric or tables.score}", ""
-    )
+    score = tables.score if metric == tables.metric else metric
+    outer_labels(made, min(len(models), 3), f"difference of {score}", "")
     shown: dict[str, Any] = {
         word: Line2D(
             [], [], ls="", marker=marker, color="#333333", mfc="#333333" if filled else "white"
@@ -90,7 +90,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     caption = (
         f"Mean over targets and its 95 % interval (bootstrap over targets); numbers: cells "
         f"compared of planned, behind the targets if there are several seeds; div.: diverged. "
-        f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about_of(experiment.metric)}"
+        f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about_of(metric)}"
     )
     return finish(figure, title, caption, shown)
 

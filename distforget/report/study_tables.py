@@ -21,6 +21,7 @@ from distforget.analysis.comparisons import (
     Experiment,
     compare,
     kind_of,
+    knowledge_metrics,
     written_name,
 )
 from distforget.analysis.verdicts import Verdict, verdicts
@@ -112,6 +113,11 @@ class StudyTables:
             return {"ssim": "SSIM", CONTRAST: "SSIM above the null"}.get(self.metric, self.metric)
         return "KM"
 
+    @cached_property
+    def metrics(self) -> list[str]:
+        """The scores that say what a model knows, the one to lean on first."""
+        return knowledge_metrics(self.metric, self.scores)
+
     @property
     def doses(self) -> list[int]:
         """Doses planned, in rising order."""
@@ -126,7 +132,7 @@ class StudyTables:
     def differences(self) -> pd.DataFrame:
         """Table `comparisons`, with what is shown only."""
         every = (*EXPERIMENTS, *SHOWN_ONLY)
-        found = compare(self.scores, self.metric, self.margin, every).to_pandas()
+        found = compare(self.scores, [self.metric], self.margin, every).to_pandas()
         merged: pd.DataFrame = found.merge(self.outcomes[[*CELL, "diverged"]], on=CELL)
         return merged
 
@@ -140,8 +146,8 @@ class StudyTables:
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """Of all experiments."""
-        comparisons = compare(self.scores, self.metric, self.margin)
+        """Of all experiments, on each score of knowledge."""
+        comparisons = compare(self.scores, self.metrics, self.margin)
         return verdicts(comparisons, self.cells, cells_a_dose(self.planned), self.margin)
 
     @property
@@ -152,7 +158,8 @@ class StudyTables:
     def about_of(self, metric: str) -> str:
         """The end of a caption of what shows a score; empty: the study's."""
         note = f" {self.note}." if self.note else ""
-        score = f"KM = {self.metric}. " if self.track == "text" and not metric else ""
+        of_km = self.track == "text" and metric in ("", self.metric)
+        score = f"KM = {self.metric}. " if of_km else ""
         return f"{score}Study {self.name}, tables of {self.date}.{note}"
 
     def states(self, model: str, method: str, variant: str, doses: Sequence[int]) -> pd.Series[str]:

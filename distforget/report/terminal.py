@@ -144,20 +144,18 @@ def print_why(step: Step, store: Store, console: Console) -> None:
     console.print(table)
 
 
-def print_verdicts(
-    verdicts: Sequence[Verdict], damages: Sequence[Damage], metric: str, console: Console
-) -> None:
-    """The verdict table, one line a claim, dose, model and method; then the damage."""
-    margins = {v.experiment.metric: v.margin for v in verdicts}
-    margin = margins.pop("", 0.0)
-    named = "".join(f"; {name}: {value:g} instead" for name, value in margins.items())
+def print_verdicts(verdicts: Sequence[Verdict], metric: str, console: Console) -> None:
+    """The verdicts on one score, one line per claim, dose, model and method."""
+    if not verdicts:
+        return
+    margin = verdicts[0].margin
     table = Table(
-        title=f"verdicts on the score {metric}" + (", or as named" if named else ""),
+        title=f"verdicts on the score {metric}",
         caption="difference = score after unlearning minus what it is compared with: mean over "
         "targets, its 95 % interval (bootstrap over targets); agree = targets that go as claimed; "
         "n of N = cells compared of planned. supported or contradicted = at 5 % over all methods "
         f"and models of a claim (Holm) and by {margin:g} or more; about 0 = surely within "
-        f"{margin:g}; too small = surely less than {margin:g}, either way{named}",
+        f"{margin:g}; too small = surely less than {margin:g}, either way",
         title_justify="left",
         caption_justify="left",
     )
@@ -189,20 +187,24 @@ def print_verdicts(
         )
         last = v.experiment
     console.print(table)
+
+
+def print_damage(damages: Sequence[Damage], metrics: Sequence[str], console: Console) -> None:
+    """Scores of samples that should stay, one line per role, model, method and dose."""
     damage = Table(
         title="damage: samples that should stay, before -> after unlearning", title_justify="left"
     )
     wanted = [
-        metric, "answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY,
+        *metrics, "answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY,
     ]  # fmt: skip
-    metrics = [name for name in wanted if any(name in d.before for d in damages)]
-    for name in ("samples", "model", "method", "dose", *metrics, "diverged"):
+    shown = [name for name in dict.fromkeys(wanted) if any(name in d.before for d in damages)]
+    for name in ("samples", "model", "method", "dose", *shown, "diverged"):
         left = name in ("samples", "model", "method")
         damage.add_column(name, justify="left" if left else "right")
     for d in damages:
         damage.add_row(
             d.role, d.model, method_name(d.method, d.variant), str(d.dose),
-            *(_change(d, name) for name in metrics), f"{d.diverged} of {d.cells}",
+            *(_change(d, name) for name in shown), f"{d.diverged} of {d.cells}",
         )  # fmt: skip
     console.print(damage)
 
@@ -323,8 +325,7 @@ EXPECTED = {"positive": "> 0", "negative": "< 0", "zero": "about 0"}
 def claim_of(experiment: Experiment) -> str:
     """A claim in a few words, e.g. 'E4 target: dose-dose > 0'."""
     name = f"{experiment.name} " if experiment.name not in experiment.quantity else ""
-    of = f"{experiment.role} ({experiment.metric})" if experiment.metric else experiment.role
-    return f"{name}{of}: {experiment.quantity} {EXPECTED[experiment.expected]}"
+    return f"{name}{experiment.role}: {experiment.quantity} {EXPECTED[experiment.expected]}"
 
 
 def method_name(name: str, variant: str) -> str:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from distforget import schemas
+
+
+class Text(NamedTuple):
+    """What a row of text says."""
+
+    question: str
+    answer: str
+    facts: tuple[str, ...] | None
+    """What the question asks for, each stated by the answer; None: the dataset does not say."""
 
 
 def row_schema() -> pa.Schema:

@@ -167,7 +167,7 @@ def sorted_rows(rows: list[Row]) -> list[Row]:
 
 
 def test_comparisons_are_those_of_a_loop() -> None:
-    found = sorted_rows(compare(table(ROWS), METRIC, MARGIN).to_pylist())
+    found = sorted_rows(compare(table(ROWS), [METRIC], MARGIN).to_pylist())
     expected = sorted_rows(naive_comparisons(ROWS))
     assert len(expected) > 100
     numbers = ("left", "right", "difference")
@@ -178,7 +178,7 @@ def test_comparisons_are_those_of_a_loop() -> None:
 
 
 def test_a_missing_cell_is_missing_from_every_comparison_that_needs_it() -> None:
-    found = compare(table(ROWS), METRIC, MARGIN).to_pylist()
+    found = compare(table(ROWS), [METRIC], MARGIN).to_pylist()
 
     def count(model: str, method: str, quantity: str, dose: int) -> int:
         return sum(
@@ -198,10 +198,10 @@ def test_a_missing_cell_is_missing_from_every_comparison_that_needs_it() -> None
 
 def test_one_dose_has_no_comparison_of_doses() -> None:
     without = [r for r in ROWS if r.get("dose") in (None, 0)]
-    found = compare(table(without), METRIC, MARGIN).to_pylist()
+    found = compare(table(without), [METRIC], MARGIN).to_pylist()
     assert {r["experiment"] for r in found} == {"E5", "retrained", "placebo"}
     with_all = [r for r in ROWS if r.get("dose") in (None, 3)]
-    found = compare(table(with_all), METRIC, MARGIN).to_pylist()
+    found = compare(table(with_all), [METRIC], MARGIN).to_pylist()
     assert {r["experiment"] for r in found} == {"E3", "E4", "E7", "retrained", "placebo"}
     assert "dose-dose" not in {r["quantity"] for r in found}
 
@@ -216,7 +216,7 @@ def test_one_dose_has_no_comparison_of_doses() -> None:
     ids=["no rows", "nothing unlearned", "another metric"],
 )
 def test_without_scores_there_are_no_comparisons(rows: list[Row]) -> None:
-    found = compare(table(rows), METRIC, MARGIN)
+    found = compare(table(rows), [METRIC], MARGIN)
     assert found.equals(schemas.empty("comparisons"))
     assert verdicts(found, cells_table(), PLANNED, MARGIN) == []
 
@@ -263,7 +263,7 @@ def test_dose_response_is_that_of_a_loop(role: str) -> None:
 
 
 def test_verdicts_count_those_that_agree() -> None:
-    comparisons = compare(table(ROWS), METRIC, MARGIN)
+    comparisons = compare(table(ROWS), [METRIC], MARGIN)
     expected = naive_comparisons(ROWS)
     found = verdicts(comparisons, cells_table(), PLANNED, MARGIN)
     assert len(found) == sum(len(e[3]) * len(e[6]) for e in EXPECTED) * len(MODELS)
@@ -363,7 +363,7 @@ def test_what_is_left_of_an_image_is_compared_with_nothing() -> None:
     # Four plain methods at dose 0, two enhanced ones at dose 3; three targets, two seeds.
     for metric, count in (("ssim_contrast", (4 + 2) * 3 * 2), ("ssim", 0)):
         scores = table([{**row, "metric": metric} for row in rows if row["model"] == "m1"])
-        found = compare(scores, metric, MARGIN).to_pylist()
+        found = compare(scores, [metric], MARGIN).to_pylist()
         left = [r for r in found if r["quantity"] == "post-null"]
         assert len(left) == count, metric
         assert all(r["right"] == 0 and r["difference"] == r["left"] for r in left)
@@ -374,7 +374,7 @@ def test_what_is_left_of_an_image_is_compared_with_nothing() -> None:
 
 def test_controls_of_images_are_the_others_before_and_after() -> None:
     rows = [{**row, "track": "image"} for row in ROWS if row["model"] == "m1"]
-    found = [r for r in compare(table(rows), METRIC, MARGIN).to_pylist() if r["role"] == "other"]
+    found = [r for r in compare(table(rows), [METRIC], MARGIN).to_pylist() if r["role"] == "other"]
     missing = sum(c[0] == "m1" and (c[1], c[2]) in PLAIN for c in MISSING)
     assert len(found) == len(PLAIN) * len(DOSES) * len(SEEDS) * TARGETS - missing
     for row in found:

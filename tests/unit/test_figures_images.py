@@ -104,7 +104,7 @@ def test_bars_agree_with_the_comparisons(
     tables: StudyTables, number: str, where: str, role: str, dose: int, method: str
 ) -> None:
     claims = [e for e in EXPERIMENTS if e.name in ("E1", "E2") and e.quantity != "dose-dose"]
-    rows = compare(tables.scores, "ssim", 0.1, claims).to_pandas()
+    rows = compare(tables.scores, ["ssim"], 0.1, claims).to_pandas()
     rows = rows[(rows["role"] == role) & (rows["dose"] == dose) & (rows["method"] == method)]
     axes = panel(one(tables, number, f"figure-{number}-m"), where)
     before, after = bars(axes, ""), bars(axes, f"{method} plain")

@@ -125,10 +125,10 @@ def test_a_verdict_is_compared_with_dose_0_or_with_a_phase(
     written: tuple[Plan, Store, Path],
 ) -> None:
     claims = {claim["id"]: claim["lines"] for claim in content(written[2], "study")["claims"]}
-    assert claims["E4-target-dose-dose-plain-all"][0]["against"] == {
+    assert claims["rougeL_recall-E4-target-dose-dose-plain-all"][0]["against"] == {
         "dose": 0, "method": "GA_KLN", "variant": "plain",
     }  # fmt: skip
-    assert claims["E4-target-post-pre_unlearn-plain-all"][0]["against"] is None
+    assert claims["rougeL_recall-E4-target-post-pre_unlearn-plain-all"][0]["against"] is None
 
 
 class Found(HTMLParser):

@@ -82,7 +82,7 @@ def made(rows: list[Row] = ROWS) -> StudyTables:
 
 
 def test_each_cells_accuracy_is_compared_with_before_and_with_the_plain_method() -> None:
-    found = compare(schemas.from_rows("scores", ROWS), METRIC, MARGIN).to_pylist()
+    found = compare(schemas.from_rows("scores", ROWS), [METRIC], MARGIN).to_pylist()
     mine = [r for r in found if r["experiment"] == "E8"]
     assert {r["metric"] for r in mine} == {CHOICE_ACCURACY}
     assert {r["metric"] for r in found if r["experiment"] != "E8"} == {METRIC}
@@ -107,11 +107,11 @@ def test_each_cells_accuracy_is_compared_with_before_and_with_the_plain_method()
 def test_verdicts_and_damage_say_which_score_it_is() -> None:
     scores, done = schemas.from_rows("scores", ROWS), schemas.from_rows("cells", cells())
     planned = {("m", method, variant): TARGETS for method, variant in METHODS}
-    found = verdicts(compare(scores, METRIC, MARGIN), done, planned, MARGIN)
+    found = verdicts(compare(scores, [METRIC], MARGIN), done, planned, MARGIN)
     mine = [v for v in found if v.experiment.name == "E8"]
-    assert {claim_of(v.experiment) for v in mine} == {
-        "E8 utility (choice_accuracy): enhanced-plain about 0",
-        "E8 utility (choice_accuracy): post-pre_unlearn about 0",
+    assert {(claim_of(v.experiment), v.metric) for v in mine} == {
+        ("E8 utility: enhanced-plain about 0", CHOICE_ACCURACY),
+        ("E8 utility: post-pre_unlearn about 0", CHOICE_ACCURACY),
     }
     assert len(mine) == len(DOSES) * 3
     assert {v.margin for v in mine} == {0.03}

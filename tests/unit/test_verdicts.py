@@ -77,7 +77,7 @@ def test_the_verdict_table_fits_into_150_columns() -> None:
         for e in EXPERIMENTS
     ]
     console = Console(width=150, record=True, file=io.StringIO())
-    print_verdicts(some, [], METRIC, console)
+    print_verdicts(some, METRIC, console)
     text = console.export_text()
     assert text.count("undecided: too few targets") == len(EXPERIMENTS)
     assert text.count("+0.31 [+0.28, +0.35]") == len(EXPERIMENTS)

@@ -41,9 +41,10 @@ def specifications(tables: StudyTables) -> dict[str, Any]:
     for name in (*BEFORE.values(), PLACEBO):
         colours[name] = "#888888"
     order = [*BEFORE.values(), PLACEBO, *[s for s in dict.fromkeys(states) if s != PLACEBO]]
-    made = {"forest": forest(colours), "levels": levels(colours, tables.metric)}
+    metric = tables.metrics[0]
+    made = {"forest": forest(colours), "levels": levels(colours, metric)}
     if len(tables.doses) > 2:
-        made["doses"] = doses(colours, tables.metric)
+        made["doses"] = doses(colours, metric)
     return {**{name: chart.to_dict() for name, chart in made.items()}, "order": order}
 
 
@@ -146,8 +147,8 @@ def rows(tables: StudyTables) -> dict[str, dict[str, Any]]:
     for role in ("target", "similar"):
         if role not in set(tables.scores["role"].unique().to_pylist()):
             continue
-        means = dose_response(tables.scores, tables.metric, role)
-        each = by_target(tables.scores, tables.metric, role)
+        means = dose_response(tables.scores, tables.metrics[0], role)
+        each = by_target(tables.scores, tables.metrics[0], role)
         by = ["model", "state", "dose", "target_index"]
         points = each.groupby(by).mean().rename("value").reset_index()
         points = points[points["state"] != PLACEBO].rename(columns={"target_index": "target"})

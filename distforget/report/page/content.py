@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
-from distforget.analysis.comparisons import EXPERIMENTS, other_side
+from distforget.analysis.comparisons import other_side
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import Damage, Verdict, damages
 from distforget.dataset_config import CHOICE_ACCURACY
@@ -33,7 +34,7 @@ def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> d
     return {
         "study": drawn.name,
         "track": plan.study.track,
-        "metric": drawn.metric,
+        "metric": drawn.metrics[0],
         "date": drawn.date,
         "note": drawn.note,
         "facts": _facts(plan, drawn),
@@ -69,36 +70,35 @@ def _facts(plan: Plan, drawn: StudyTables) -> list[list[str]]:
         ["Methods", str(len(methods[methods["variant"] != PLACEBO]))],
         ["Targets", str(drawn.targets)],
         ["Similar samples in the data", ", ".join(map(str, drawn.doses))],
-        ["Score", drawn.metric],
+        ["Scores" if len(drawn.metrics) > 1 else "Score", ", ".join(drawn.metrics)],
         ["Tables of", drawn.date],
     ]
 
 
 def _claims(drawn: StudyTables, comparisons: pa.Table) -> list[dict[str, Any]]:
     """Claims with their verdicts, and each verdict's differences by target."""
-    by = ["experiment", "quantity", "role", "expected", "dose", "model", "method", "variant"]
+    by = ["metric", "experiment", "quantity", "role", "expected", "dose", "model", "method",
+          "variant"]  # fmt: skip
     frame = comparisons.to_pandas()
     frame["dose"] = frame["dose"].astype(int)
     means = frame.groupby([*by, "unlearned"])["difference"].mean().reset_index("unlearned")
     of_verdicts = dict(list(means.groupby(by)))
     claims = []
-    for experiment in EXPERIMENTS:
-        found = [v for v in drawn.verdicts if v.experiment == experiment]
-        if not found:
-            continue
+    for (metric, e), group in groupby(drawn.verdicts, lambda v: (v.metric, v.experiment)):
+        found = list(group)
         models, doses = len({v.model for v in found}), len({v.dose for v in found})
-        e = experiment
         lines = []
         for v in found:
-            key = (e.name, e.quantity, e.role, e.expected, v.dose, v.model, v.method, v.variant)
+            claim = (metric, e.name, e.quantity, e.role, e.expected)
+            key = (*claim, v.dose, v.model, v.method, v.variant)
             lines.append(_line(v, sentences.name(v, models, doses), of_verdicts[key]))
         claims.append(
             {
-                "id": f"{e.name}-{e.role}-{e.quantity}-{e.variant}-{e.dose}",
+                "id": f"{metric}-{e.name}-{e.role}-{e.quantity}-{e.variant}-{e.dose}",
                 "title": f"{e.title[0].upper()}{e.title[1:]}",
-                "short": claim_of(e),
+                "short": claim_of(e) + f" ({metric})" * (metric != drawn.metrics[0]),
                 "margin": e.margin or drawn.margin,
-                "main": e.quantity == "dose-dose",
+                "main": e.quantity == "dose-dose" and metric == drawn.metrics[0],
                 "summary": sentences.claim(e, found),
                 "words": {w: n for w in sentences.ORDER if (n := sum(v.word == w for v in found))},
                 "lines": lines,
@@ -137,15 +137,16 @@ def _findings(plan: Plan, drawn: StudyTables) -> list[dict[str, Any]]:
     """Tables beside the verdicts: damage and, of images, controls and evidence."""
     if not len(drawn.scores):
         return []
-    found = [_damage(damages(drawn.scores, drawn.cells), drawn.metric)]
+    found = [_damage(damages(drawn.scores, drawn.cells), drawn.metrics)]
     if plan.study.verify.unseen:
         found += [_control(separation(drawn.scores, drawn.metric), drawn.metric)]
         found += [_evidence(drawn.scores)]
     return [table for table in found if table["rows"]]
 
 
-def _damage(found: Sequence[Damage], metric: str) -> dict[str, Any]:
-    metrics = [m for m in (metric, *KEPT) if any(m in d.before for d in found)]
+def _damage(found: Sequence[Damage], knowledge: Sequence[str]) -> dict[str, Any]:
+    wanted = dict.fromkeys([*knowledge, *KEPT])
+    metrics = [m for m in wanted if any(m in d.before for d in found)]
     return {
         "title": "Damage to samples that should stay",
         "caption": "Mean scores before and after unlearning, over all targets unlearned.",

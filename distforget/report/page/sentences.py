@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from distforget.analysis.comparisons import Experiment, Quantity
 from distforget.analysis.verdicts import TOO_FEW, Verdict
+from distforget.dataset_config import FACT_RECALL
 from distforget.report.study_tables import StudyTables
 from distforget.report.terminal import method_name
 
@@ -65,7 +66,8 @@ def claim(experiment: Experiment, found: Sequence[Verdict]) -> str:
 
 def lead(tables: StudyTables) -> list[str]:
     """What the study found, first of all: the main question, all verdicts, the reference."""
-    found = tables.verdicts
+    first, *others = tables.metrics
+    found = [v for v in tables.verdicts if v.metric == first]
     if not found:
         return ["Nothing can be compared yet: no cell is done."]
     said = []
@@ -79,7 +81,7 @@ def lead(tables: StudyTables) -> list[str]:
         said.append(
             f"With the similar samples in the data, more of the target is left after unlearning "
             f"than without them for {more} of {len(main)} {what} (by {tables.margin:g} or more in "
-            f"{tables.metric}; {span(rises)})."
+            f"{first}; {span(rises)})."
         )
     words = Counter(v.word for v in found)
     reasons = Counter(v.reason for v in found if v.reason)
@@ -87,10 +89,22 @@ def lead(tables: StudyTables) -> list[str]:
         f"{n} {REASONS[r].format(margin=tables.margin)}" for r, n in reasons.most_common()
     )
     said.append(
-        f"{counted(len(found), 'verdict')}: {words['supported']} supported, "
+        f"{counted(len(found), 'verdict')} on {first}: {words['supported']} supported, "
         f"{words['contradicted']} contradicted, {words['undecided']} undecided"
         + (f" ({why})." if why else ".")
     )
+    if FACT_RECALL in tables.metrics:
+        said.append(
+            f"{FACT_RECALL} is the share of a sample's facts that an answer states. The paper's "
+            f"score, {tables.metric}, counts words instead: it also rises for an answer of the "
+            "right form about something else. Its verdicts follow below."
+        )
+    elif others:
+        said.append(
+            f"{first} counts the words that an answer shares with the true one, not its facts: an "
+            f"answer of the right form may score high and know nothing. So {others[0]} of the true "
+            "answer stands beside it. A column `facts` in the data gives verdicts on facts."
+        )
     return said
 
 

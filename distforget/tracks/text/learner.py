@@ -17,12 +17,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distforget import losses
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget.dataset_config import CHOICE_ACCURACY, FACT_RECALL
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
 from distforget.tracks.terms import LogitTermsOfCells
 from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
+from distforget.tracks.text.facts import recall
 from distforget.tracks.text.generation import Using, generate
 from distforget.tracks.text.noise import added, draw
 from distforget.tracks.text.rouge import rouge_scores
@@ -225,8 +226,9 @@ class TextLearner:
     ) -> Scored:
         """See `Learner.score`: ROUGE of the answers; probability and perplexity of the true ones.
 
-        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse. Where there are
-        choices it is choice_accuracy alone: 1 for the right one, 0 for another.
+        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse. Where samples have
+        facts, fact_recall is the share of them that the answer states. Where there are choices, it
+        is choice_accuracy alone: 1 for the right one, 0 for another.
         """
         free, choosing = _by_kind(samples)
         if not choosing:
@@ -257,7 +259,10 @@ class TextLearner:
             logprobs_N = self._mean_logprobs(samples, slot_of_row)
             found["answer_probability"] = np.exp(logprobs_N)
             found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
-        return {self.verify.written(name): found[name] for name in self.verify.metrics}
+        wanted = {self.verify.written(name): found[name] for name in self.verify.metrics}
+        if "facts" in samples.column_names and samples["facts"].null_count < len(samples):
+            wanted[FACT_RECALL] = recall(answers, samples["facts"].to_pylist())
+        return wanted
 
     @torch.no_grad()
     def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:

@@ -41,6 +41,7 @@ _IGNORED = regex.compile(r"[\p{Default_Ignorable_Code_Point}--\u200b]+", regex.V
 # Katakana and what underscores connect whole. A space parts these.
 _PARTED = regex.compile(r"\p{Pc}|(?=\p{Word_Break=Katakana})")
 _LETTER = r"[\p{Alphabetic}\p{N}--\p{M}]"
+_LETTERS = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _WORD = regex.compile(
     rf"\b(?:(?!{_LETTER}).\B)*{_LETTER}.*?\b", regex.V1 | regex.WORD | regex.DOTALL
 )
@@ -183,11 +184,18 @@ def _unicode_words(texts: Sequence[str]) -> list[str]:
     return found
 
 
+def unicode_words(text: str) -> list[str]:
+    """The words of one text, as ROUGE of Unicode words counts them, parted at apostrophes, too."""
+    found: list[str] = _LETTERS.findall(" ".join(_WORD.findall(_folded(text))))
+    return found
+
+
 def _folded(text: str) -> str:
     if text.isascii():
         return text.lower().replace("_", " ")
     seen = _IGNORED.sub("", normalize("NFD", text).casefold())
-    return _PARTED.sub(" ", normalize("NFC", seen))
+    parted: str = _PARTED.sub(" ", normalize("NFC", seen))
+    return parted
 
 
 def _shared_ngrams(tokens: _Tokens, pairs_2P: Ints) -> tuple[Ints, Ints]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from distforget.dataset_config import DatasetConfig
 from distforget.study import UsageError, generator_seed, rng
-from distforget.tracks.rows import to_table
+from distforget.tracks.rows import Text, to_table
 from distforget.tracks.text.sources import people
 from distforget.tracks.text.sources.restatements import (
     ATTRIBUTES,
@@ -112,7 +112,7 @@ def max_similar() -> int:
 
 
 def rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Table:
-    """The rows of these ids: role, target_index, similar_rank, question and answer.
+    """The rows of these ids: role, target_index, similar_rank, question, answer and facts.
 
     A row's text depends on (seed, target_index, similar_rank), or on (seed, rank among the others);
     so it stays as it is when the study asks for more or fewer of any role, except that targets and
@@ -137,7 +137,7 @@ def rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Tabl
         "paraphrase": config.paraphrases_per_target,
         "neighbour": config.neighbours_per_target,
     }
-    rows: list[tuple[str, int | None, int | None, tuple[str, str]]] = []
+    rows: list[tuple[str, int | None, int | None, Text]] = []
     for block, number, draws in zip(
         blocks_N.tolist(), numbers_N.tolist(), draws_N3.tolist(), strict=True
     ):
@@ -157,8 +157,9 @@ def rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Tabl
         role=[role for role, _, _, _ in rows],
         target_index=[target for _, target, _, _ in rows],
         similar_rank=[rank for _, _, rank, _ in rows],
-        question=[question for _, _, _, (question, _) in rows],
-        answer=[answer for _, _, _, (_, answer) in rows],
+        question=[text.question for _, _, _, text in rows],
+        answer=[text.answer for _, _, _, text in rows],
+        facts=[text.facts for _, _, _, text in rows],
     )
 
 
@@ -168,7 +169,7 @@ def _restatements(attribute: str, kind: str) -> int:
     return forms - (kind == "plain")
 
 
-def _restated(target: int, rank: int, seed: int) -> tuple[str, str]:
+def _restated(target: int, rank: int, seed: int) -> Text:
     """Question and answer of a target's restatement `rank`; rank 0: of the target itself."""
     attribute, fields = _target_fact(target, seed)
     if rank == 0:
@@ -190,7 +191,7 @@ def _target_fact(target: int, seed: int) -> tuple[str, dict[str, str]]:
     return attribute, _fact(attribute, person, word, int(draw))
 
 
-def _other(number: int, draws: list[int], seed: int) -> tuple[str, str]:
+def _other(number: int, draws: list[int], seed: int) -> Text:
     """Question and answer of other row `number`; no person and no invented word of a target's."""
     pair = shuffle(MAX_OTHERS, seed, "others")(number)
     who, place = divmod(pair, len(ATTRIBUTES))
@@ -203,7 +204,7 @@ def _other(number: int, draws: list[int], seed: int) -> tuple[str, str]:
     return _say(attribute, kind, draws[2] // len(KIND_ORDER) % forms, fields)
 
 
-def _neighbour(target: int, place: int, seed: int) -> tuple[str, str]:
+def _neighbour(target: int, place: int, seed: int) -> Text:
     """The target's question about somebody else, with that person's answer."""
     attribute, _ = _target_fact(target, seed)
     number = target + MAX_TARGETS * place
@@ -218,12 +219,13 @@ def _free_word(draw: int) -> int:
     return WORDS_OF_TARGETS + draw % (people.WORDS - WORDS_OF_TARGETS)
 
 
-def _say(attribute: str, kind: str, form: int, fields: dict[str, str]) -> tuple[str, str]:
+def _say(attribute: str, kind: str, form: int, fields: dict[str, str]) -> Text:
     questions = question_forms(attribute)
     answer, question = divmod(form, len(questions))
     asked = questions[question].format_map(fields)
     said = answer_forms(attribute)[kind][answer].format_map(fields)
-    return asked[0].upper() + asked[1:], said[0].upper() + said[1:]
+    facts = (fields["a"], fields["b"])
+    return Text(asked[0].upper() + asked[1:], said[0].upper() + said[1:], facts)
 
 
 def _fact(attribute: str, person: int, word: int, draw: int) -> dict[str, str]:

@@ -17,7 +17,9 @@ from rapidfuzz import fuzz, process
 from distforget.dataset_config import DatasetConfig
 from distforget.study import UsageError
 from distforget.tracks import hub
-from distforget.tracks.rows import to_table
+from distforget.tracks.rows import Text, to_table
+from distforget.tracks.text.facts import states
+from distforget.tracks.text.rouge import unicode_words
 
 REQUIRED = ("question", "answer")
 ROLES = ("target", "similar", "paraphrase", "neighbour", "other")
@@ -30,24 +32,25 @@ Row = tuple[str, Mapping[str, Any]]
 
 @dataclass
 class _Found:
-    """Rows by role, as (question, answer); those of a target by the id of their target."""
+    """Rows by role; those of a target by the id of their target."""
 
-    targets: dict[str, tuple[str, str]] = field(default_factory=dict)
-    families: dict[str, dict[str, list[tuple[str, str]]]] = field(
+    targets: dict[str, Text] = field(default_factory=dict)
+    families: dict[str, dict[str, list[Text]]] = field(
         default_factory=lambda: {role: {} for role in OF_A_TARGET}
     )
     places: dict[str, str] = field(default_factory=dict)
     """Where each target id is first named by a row of its family."""
-    others: list[tuple[str, str]] = field(default_factory=list)
+    others: list[Text] = field(default_factory=list)
 
 
 def read(config: DatasetConfig) -> pa.Table:
     """The first targets, their first similar samples, paraphrases and neighbours, and others.
 
     Columns of the input: question, answer; optional role (target, similar, paraphrase, neighbour,
-    other) and target_id, which connects a row to its target. Without role, the first `targets` rows
-    are the targets and the rest are others. Neighbours that the file does not name are those of the
-    others whose questions are most like the target's, each of them once.
+    other) and target_id, which connects a row to its target; optional facts, what the question asks
+    for: a list of texts, or one text with | between them, each found in the answer. Without role,
+    the first `targets` rows are the targets and the rest are others. Neighbours that the file does
+    not name are those of the others whose questions are most like the target's, each of them once.
 
     Raises:
         UsageError: the file or a row is bad, or there are fewer rows than the study asks for; names
@@ -95,7 +98,8 @@ def _sort(rows: Iterator[Row], where: str, has_role: bool, targets: int) -> _Fou
     found = _Found()
     number = 0
     for number, (place, row) in enumerate(rows, 1):
-        pair = text_of(row, "question", place), text_of(row, "answer", place)
+        question, answer = (text_of(row, column, place) for column in REQUIRED)
+        pair = Text(question, answer, facts_of(row.get("facts"), answer, place))
         if not has_role:
             role, target_id = ("target", f"row {number}") if number <= targets else ("other", "")
         else:
@@ -142,7 +146,7 @@ def _select(found: _Found, config: DatasetConfig, where: str) -> pa.Table:
             raise UsageError(
                 f"{where}: it has {have} {what}, the study asks for {asked}: lower dataset.{what}"
             )
-    chosen: list[tuple[str, int | None, int | None, tuple[str, str]]] = []
+    chosen: list[tuple[str, int | None, int | None, Text]] = []
     chosen += [("target", i, None, found.targets[name]) for i, name in enumerate(names, 1)]
     for role, setting, called in (
         ("similar", "similar_per_target", "similar samples"),
@@ -165,22 +169,23 @@ def _select(found: _Found, config: DatasetConfig, where: str) -> pa.Table:
         role=[role for role, _, _, _ in chosen],
         target_index=[target for _, target, _, _ in chosen],
         similar_rank=[rank for _, _, rank, _ in chosen],
-        question=[question for _, _, _, (question, _) in chosen],
-        answer=[answer for _, _, _, (_, answer) in chosen],
+        question=[text.question for _, _, _, text in chosen],
+        answer=[text.answer for _, _, _, text in chosen],
+        facts=[text.facts for _, _, _, text in chosen],
     )
 
 
 def _neighbours(
     found: _Found, names: Sequence[str], size: int
-) -> tuple[dict[str, list[tuple[str, str]]], list[tuple[str, str]]]:
+) -> tuple[dict[str, list[Text]], list[Text]]:
     """Neighbours of each target, filled up from the others, and the others that are left."""
     neighbours, others = {}, list(found.others)
     for name in names:
         mine = found.families["neighbour"].get(name, [])
         missing = max(0, size - len(mine))
         near = process.extract(
-            found.targets[name][0],
-            [question for question, _ in others],
+            found.targets[name].question,
+            [text.question for text in others],
             scorer=fuzz.token_sort_ratio,
             limit=missing,
         )
@@ -208,6 +213,30 @@ def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
         raise UsageError(f"{place}, column {column!r}: it is empty; fill it or delete the row")
     _refuse_unwritable(value, place, column)
     return value
+
+
+def facts_of(value: object, answer: str, place: str) -> tuple[str, ...] | None:
+    """A row's facts; None where it has none.
+
+    Raises:
+        UsageError: they are no texts, or one is not in the answer.
+    """
+    if value is None:
+        return None
+    given = value.split("|") if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(fact, str) for fact in given):
+        raise UsageError(
+            f"{place}, column 'facts': it is {type(value).__name__} {str(value)[:40]!r}; write a "
+            "list of texts, or one text with | between them"
+        )
+    for fact in given:
+        _refuse_unwritable(fact, place, "facts")
+        if not unicode_words(fact) or not states(answer, fact):
+            raise UsageError(
+                f"{place}, column 'facts': {fact!r} is not in the answer {answer[:60]!r}; write it "
+                "as it stands there, or take it out"
+            )
+    return tuple(fact.strip() for fact in given) or None
 
 
 def _refuse_unwritable(value: str, place: str, column: str) -> None:
@@ -367,7 +396,7 @@ def _parquet_rows(path: Path) -> tuple[list[str], Iterator[Row]]:
             f"{path}: not a readable Parquet file ({' '.join(str(error).split())}); write it again"
         ) from error
     columns = list(table.column_names)
-    used = [c for c in (*REQUIRED, "role", "target_id") if c in columns]
+    used = [c for c in (*REQUIRED, "role", "target_id", "facts") if c in columns]
     if len(used) < sum(columns.count(c) for c in used):
         doubled = next(c for c in used if columns.count(c) > 1)
         raise UsageError(f"{path}: two columns are named {doubled!r}; rename one")
