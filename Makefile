@@ -3,15 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test readme browser faults lint bench bench-cells clean
+.PHONY: demo test test-isa readme browser faults lint bench bench-cells clean
 demo: $(INSTALLED)
 	$(BIN)/distforget run demo --store results --full-page
 	$(BIN)/distforget run demo-image --store results --full-page
 
+QUICK := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract
+AVX2 := ATEN_CPU_CAPABILITY=avx2 MKL_ENABLE_INSTRUCTIONS=AVX2 ONEDNN_MAX_CPU_ISA=AVX2
+OLD := ATEN_CPU_CAPABILITY=default MKL_ENABLE_INSTRUCTIONS=SSE4_2 ONEDNN_MAX_CPU_ISA=SSE41
+
 # Two files at once, kills first, since they take longest: they mostly wait for processes to start.
 test: $(INSTALLED) lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile tests/unit tests/contract
+	$(QUICK)
+	$(OLD) TEST_THREADS=2 $(QUICK)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/faults tests/system
+
+# As other CPUs round: what the machine has, then AVX2, then neither, with 1, 2 and 4 threads each.
+test-isa: $(INSTALLED)
+	for threads in 1 2 4; do \
+	  TEST_THREADS=$$threads $(QUICK) && \
+	  $(AVX2) TEST_THREADS=$$threads $(QUICK) && \
+	  $(OLD) TEST_THREADS=$$threads $(QUICK) || exit 1; \
+	done
 
 # Each command that README shows, after `make demo`.
 readme: $(INSTALLED)

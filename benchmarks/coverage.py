@@ -42,11 +42,18 @@ TRUTHS: dict[str, tuple[float, Draw]] = {
         0.15,
         lambda draw, shape: km(draw, shape, 0.3) * draw.integers(0, 2, shape),
     ),
+    "facts, two of each": (
+        0.5,
+        lambda draw, shape: draw.choice([0, 0.5, 1], shape, p=[0.3, 0.4, 0.3]),
+    ),
 }
 NOTHING: dict[str, Draw] = {
     "normal": TRUTHS["normal"][1],
     "KM - KM alike": lambda draw, shape: km(draw, shape, 0.3) - km(draw, shape, 0.3),
     "skewed, mean 0": lambda draw, shape: km(draw, shape, 0.15) - 0.15,
+    "facts - facts alike": lambda draw, shape: (
+        draw.choice([0, 0.5, 1], (2, *shape), p=[0.2, 0.2, 0.6]) * [[[1]], [[-1]]]
+    ).sum(axis=0),
 }
 
 

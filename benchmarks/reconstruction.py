@@ -26,8 +26,9 @@ from distforget.analysis.separation import auc, tpr_at_fpr
 from distforget.image_config import FitConfig, ReconstructionConfig
 from distforget.tracks.image.fitting import Labelled, fit
 from distforget.tracks.image.models import MLP, MLPConfig, build
+from distforget.tracks.image.nulls import against_nulls
 from distforget.tracks.image.reconstruction import reconstruct
-from distforget.tracks.image.ssim import against_nulls, best_matches
+from distforget.tracks.image.ssim import best_matches
 
 WEIGHT_DECAY = 1e-4
 

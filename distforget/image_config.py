@@ -10,11 +10,16 @@ IMAGE_METRICS = (
     "ssim",
     "ssim_null",
     "ssim_contrast",
+    "ssim_p_value",
     "ssim_lookalike",
-    "p_value",
+    "kinks",
+    "kink_closeness",
+    "kink_p_value",
     "kkt_multiplier",
     "span_score",
     "label_probability",
+    "loss",
+    "loss_p_value",
 )
 """Scores of a sample in a model state; `tracks.image.learner` says what they are."""
 

@@ -19,10 +19,10 @@ from distforget.study import MODEL_FILES, PLACEBO, ModelConfig, Study, UsageErro
 STAGE_VERSIONS = {
     "dataset": 5,
     "model": 2,
-    "finetune": 5,
+    "finetune": 6,
     "reference": 3,
-    "ask": 5,
-    "cell": 5,
+    "ask": 6,
+    "cell": 6,
 }
 
 ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")

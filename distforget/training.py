@@ -258,6 +258,7 @@ class Epoch:
     stopped: str | None
     skipped_steps: int = 0
     kkt_residual: float | None = None
+    kkt_residual_free: float | None = None
     held_out_accuracy: float | None = None
 
 

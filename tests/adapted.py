@@ -19,8 +19,6 @@ from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
 from tests.contract.test_methods import SIMILAR, samples, study
 
-torch.set_num_threads(1)
-
 ARCHITECTURES = ("llama", "gpt_neo", "opt")
 CONFIG = AdapterConfig(rank=3, alpha=5.0)
 SCALE = 5.0 / 3

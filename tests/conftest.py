@@ -136,11 +136,11 @@ def write_study(path: Path, content: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    """Tiny models are fastest on one thread, the more so on a busy machine."""
+def threads() -> None:
+    """One, unless `make test-isa` says otherwise: tiny models are fastest on one thread."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")

@@ -83,6 +83,7 @@ def made_images(
             scores.append({**asked, "metric": "ssim_null", "value": null(sample, *where)})
             shape: dict[str, Any] = {"height": SIDE, "width": SIDE, "channels": channels}
             shape["pixels"] = pixels(sample + 1, channels)
+            shape |= {"ssim_null": null(sample, *where), "p_value": 0.5}
             pictures.append({**asked, "candidate": 0, "ssim": found, **shape})
 
     ask(every, None, 0, phase="pre_finetune")

@@ -24,8 +24,9 @@ ENCODING = (
 )  # fmt: skip
 SCORING = (
     "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/text/facts.py",
-    "tracks/text/guard.py", "tracks/image/ssim.py",
-    "tracks/image/kkt.py", "tracks/image/reconstruction.py", "tracks/image/membership.py",
+    "tracks/text/guard.py", "tracks/image/ssim.py", "tracks/image/kinks.py",
+    "tracks/image/nulls.py", "tracks/image/slopes.py", "tracks/image/kkt.py",
+    "tracks/image/reconstruction.py", "tracks/image/membership.py",
     "tracks/image/autograd_reconstruction.py", "tracks/image/attack.py", *ENCODING,
 )  # fmt: skip
 

@@ -37,6 +37,9 @@ FEWEST_RESAMPLED = 4
 the interval is Student's t, which holds for values without much skew."""
 RESAMPLES = 19_999
 """The least two-sided p-value is 1e-4: up to 500 verdicts can be corrected together at 5 %."""
+OF_TIES = 0.5
+"""Square of the distance, in standard deviations, by which one value of a resample of equal values
+is taken to differ, so that it has a standard error."""
 TOGETHER = 64
 """Groups resampled at once, to bound memory."""
 
@@ -71,8 +74,8 @@ def infer(
     """Means of groups of independent values (a value a target), with intervals and p-values.
 
     The resamples of groups of equal size are the same draws. Values that are all equal have an
-    interval of no width. With many ties an end can be infinite: resamples of equal values alone
-    have no standard error.
+    interval of no width. A resample of equal values alone, which ties make likely (a fact is
+    stated or not), has no standard error of its own: see OF_TIES.
 
     Args:
         groups: G arrays of at least one value each.
@@ -121,6 +124,17 @@ def holm(p_values: Floats) -> Floats:
     return adjusted
 
 
+def combined(p_values: Floats) -> float:
+    """One p-value of several, which may depend on each other, e.g. of targets in one model.
+
+    Source: Liu and Xie 2020, "Cauchy Combination Test", equal weights; p of 1, which would outweigh
+    all others, cut off as by Fang et al. 2023, "Heavy-tailed distribution for combining dependent
+    p-values with asymptotic robustness".
+    """
+    statistic = np.tan((0.5 - np.clip(p_values, 1e-15, 0.99)) * np.pi).mean()
+    return float(0.5 - np.arctan(statistic) / np.pi)
+
+
 def equivalence(inference: Inference, lower: int, upper: int) -> Floats:
     """p-values of two one-sided tests: that each mean lies between two of the thresholds.
 
@@ -161,9 +175,11 @@ def _resampled(values_nG: Floats, counts_Bn: Floats) -> Floats:
     scale_G = values_nG.std(axis=0)
     centred_nG = (values_nG - values_nG.mean(axis=0)) / np.where(scale_G > 0, scale_G, 1)
     shift_BG = counts_Bn @ centred_nG / size
-    variance_BG = (counts_Bn @ centred_nG**2 / size - shift_BG**2) / (size - 1)
+    variance_BG = counts_Bn @ centred_nG**2 / size - shift_BG**2
+    variance_BG[variance_BG < 1e-12] = OF_TIES / size
     shift_BG[np.abs(shift_BG) < 1e-9] = 0
-    return _ratio(shift_BG, np.sqrt(np.where(variance_BG < 1e-12, 0, variance_BG)))
+    t_BG: Floats = shift_BG / np.sqrt(variance_BG / (size - 1))
+    return t_BG
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

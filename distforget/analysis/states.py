@@ -37,13 +37,15 @@ def of_targets(scores: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -
 def means(scores: pa.Table) -> pd.DataFrame:
     """A row a model state, role and metric of a `scores` table.
 
-    Before unlearning each sample of no target's family counts for itself.
+    Before unlearning each sample of no target's family counts for itself. p-values are left out,
+    since a mean of them means nothing.
 
     Returns:
         Columns phase, model, dose, method, variant, role, metric; mean and stderr (standard error)
         over targets, the latter NaN for one; targets, samples (scores).
     """
     frame = scores.to_pandas()
+    frame = frame[~frame["metric"].str.endswith("p_value")]
     frame["target"] = targets_of(frame).fillna(frame["sample_id"])
     by = [*GROUP, "metric"]
     groups = of_targets(frame, by, ["value"])["value"].groupby(by, dropna=False)

@@ -76,25 +76,101 @@ def reproduce(
 
 
 def reconstruct(
-    model: Annotated[Path, typer.Argument(help="Folder with model.safetensors and config.json.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="State dict (.pt, .pth, .safetensors) of linear layers with ReLU between them, or "
+            "a folder with model.safetensors and config.json."
+        ),
+    ],
     samples: Annotated[int, typer.Option(min=1, help="Training samples, as far as known.")] = 100,
-    to: Annotated[Path, typer.Option(help="Picture to write.")] = Path("reconstructed.png"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the attack's random start.")] = 0,
+    mean: Annotated[
+        str,
+        typer.Option(
+            help="What was subtracted from pixels of 0 to 1: a number (one a channel: with "
+            "commas), an image, a .npz (`mean`, or `images` to take the mean of), or a study's "
+            "samples.parquet. A wrong mean costs most of the pictures."
+        ),
+    ] = "0",
+    std: Annotated[str, typer.Option(help="What that was divided by; given likewise.")] = "1",
+    shape: Annotated[
+        str, typer.Option(help="channels,height,width; empty: grey or colour squares.")
+    ] = "",
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Samples that you hold, to ask the weights for: a folder with a sub-folder a "
+            "class, a .npz of images and labels, or a study's samples.parquet."
+        ),
+    ] = None,
+    never: Annotated[
+        Path | None,
+        typer.Option(help="Samples that were surely never trained on, for p-values; likewise."),
+    ] = None,
+    optimizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="State dict of the Adam or AdamW that trained it: its first moment is the "
+            "gradient, whose equations hold at any step, not at the end of training alone."
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float, typer.Option(min=1e-12, help="Of the training; scales kkt_multiplier in --check.")
+    ] = 1e-4,
+    to: Annotated[Path, typer.Option(help="Picture to write; .npz and .csv go beside it.")] = Path(
+        "reconstructed.png"
+    ),
+    starts: Annotated[int, typer.Option(min=2, help="Attacks, to see whether they agree.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Read training images out of your own classifier's weights: no data is needed.
+    """Read training images out of a classifier's weights, and ask them for samples that you hold.
 
-    config.json looks like {"kind": "mlp", "hidden": [256, 256], "image_shape": [1, 28, 28],
-    "classes": 10, "bias": "first"}; the weights are named layers.0.weight, layers.0.bias, ...
-    The pictures are sorted by multiplier, the largest first.
+    Says in words what came out, beside what the same attack makes of fresh weights. On the picture
+    stand under each image its class, its multiplier (of the largest) and how well it agrees with
+    another start. `--check` needs no reading: kinks, span and loss tell members one by one.
 
-    Example: `distforget reconstruct my-model --samples 100 --to found.png`
+    Examples: `distforget reconstruct net.pt --samples 500 --mean 0.1307 --std 0.3081`,
+    `distforget reconstruct net.pt --check mine/ --never others/`
     """
-    from distforget.image_config import ImageConfig
-    from distforget.report.pictures import write_candidates
-    from distforget.tracks.image.attack import attack
-    from distforget.tracks.image.models import load
+    import torch
 
-    found = attack(load(model).to(device), samples, ImageConfig(), seed)
-    write_candidates(found.largest(100), to)
-    console.print(f"relative residual of the equations {found.residual:.3f}; picture: {to}")
+    from distforget.image_config import ImageConfig, ReconstructionConfig
+    from distforget.report.audit import print_checked, words, write_checked, write_read_out
+    from distforget.tracks.image import audit, foreign, held
+    from distforget.tracks.image.models import MLP
+    from distforget.tracks.image.reconstruction import Inputs
+
+    opened = foreign.open_classifier(model, foreign.parse_shape(shape))
+    for note in opened.notes:
+        console.print(note)
+    module = opened.model.to(device)
+    size = module.config.image_shape
+    inputs = Inputs(
+        *(held.read_statistic(v, size, o).to(device) for v, o in ((mean, "--mean"), (std, "--std")))
+    )
+    left = None
+    if optimizer is not None:
+        if not isinstance(module, MLP):
+            raise UsageError("--optimizer: of linear layers alone, the model has convolutions")
+        left = foreign.gradient_of(optimizer, module)
+    asked = None
+    if check is not None:
+        parts = [held.read_held(check)]
+        parts += [] if never is None else [held.read_held(never, held.NEVER)]
+        asked = held.joined(*parts)
+        held.check_fits(asked, module.config, check)
+    elif never is not None:
+        raise UsageError("--never: only beside --check, whose samples it is compared with")
+    config = ImageConfig(attack=ReconstructionConfig(steps=steps))
+    with torch.random.fork_rng(), console.status("") as status:
+        out = audit.read_out(module, samples, config, inputs, seed, starts, left, status.update)
+    for said in words(out):
+        console.print(said)
+    written = write_read_out(out, to)
+    if asked is not None:
+        checked = audit.check(module, asked, inputs, samples, weight_decay, out.found, left)
+        print_checked(checked, held.NEVER, console)
+        written.append(write_checked(checked, to))
+    console.print(f"written: {', '.join(map(str, written))}")

@@ -216,7 +216,7 @@ def _legend_columns(names: Sequence[str], width: float) -> int:
 
 
 def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:
-    """Write a figure in some formats, each at once: a temporary file, fsync, rename.
+    """Write a figure in some formats, each at once.
 
     Args:
         path: without the format's ending.
@@ -231,15 +231,24 @@ def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:
         with rc_context(STYLE):
             figure.savefig(buffer, format=name, metadata=undated)
         place = path.with_name(f"{path.name}.{name}")
-        temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            disk.write(temporary, buffer.getvalue())
-            temporary.replace(place)
-            schemas.sync_folder(place.parent)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error
+        write_at_once(place, buffer.getvalue())
         written.append(place)
     return written
+
+
+def write_at_once(place: Path, content: bytes) -> None:
+    """Write a file: a temporary one, fsync, rename.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        disk.write(temporary, content)
+        temporary.replace(place)
+        schemas.sync_folder(place.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error

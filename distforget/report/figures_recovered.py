@@ -91,7 +91,7 @@ def _columns(
 ) -> list[_Column]:
     """Of one setting; empty where nothing was recovered or the study has no such models."""
     dose = setting.number(tables)
-    pictures = _with_null(tables, model, dose, repetition)
+    pictures = _pictures(tables, model, dose, repetition)
     before = pictures[pictures["phase"] == "pre_unlearn"]
     if before.empty:
         return []
@@ -124,17 +124,12 @@ def _columns(
     return found
 
 
-def _with_null(tables: StudyTables, model: str, dose: int | None, repetition: int) -> pd.DataFrame:
-    """Recovered pictures of a model, dose and repetition, with their nulls and divergence."""
-    pictures = tables.of_images.reconstructions.to_pandas()
-    scores = tables.scores.to_pandas()
-    scores = scores[scores["metric"] == NULL]
-    by = ["model", "phase", "dose", "seed", "method", "variant", "unlearned", "sample_id"]
-    pictures = pictures[(pictures["model"] == model) & (pictures["dose"] == dose)]
-    pictures = pictures[pictures["seed"] == repetition]
-    nulls = scores[[*by, "value"]].rename(columns={"value": NULL})
-    merged: pd.DataFrame = pictures.merge(nulls, how="left", on=by)
-    return merged
+def _pictures(tables: StudyTables, model: str, dose: int | None, repetition: int) -> pd.DataFrame:
+    """What was recovered of a model, dose and repetition."""
+    found = tables.of_images.reconstructions.to_pandas()
+    mine = (found["model"] == model) & (found["dose"] == dose) & (found["seed"] == repetition)
+    chosen: pd.DataFrame = found[mine]
+    return chosen
 
 
 def _picture(found: pd.DataFrame, cells: pd.DataFrame) -> Row | str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 
-import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
 from distforget.analysis.comparisons import knowledge_metrics
 from distforget.analysis.doses import dose_response, slopes
+from distforget.analysis.evidence import evidence
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import damages, verdicts
 from distforget.plan import Plan
@@ -22,9 +22,6 @@ from distforget.report.terminal import (
     print_separation,
     print_verdicts,
 )
-
-EVIDENCE = ("ssim", "ssim_null", "p_value", "kkt_multiplier", "span_score")
-"""What says of an image whether it is gone, and whether its influence is."""
 
 
 def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console) -> None:
@@ -45,9 +42,3 @@ def print_findings(plan: Plan, tables: Mapping[str, pa.Table], console: Console)
         for metric, role in product(metrics, ("target", "similar")):
             means, sloped = dose_response(scores, metric, role), slopes(scores, metric, role)
             print_dose_response(means, sloped, f"{metric} of {role}", console)
-
-
-def evidence(scores: pa.Table) -> dict[str, pd.DataFrame]:
-    """By metric of `EVIDENCE` that was scored: its means of the target, as `dose_response`."""
-    there = set(scores["metric"].unique().to_pylist())
-    return {m: dose_response(scores, m, "target") for m in EVIDENCE if m in there}

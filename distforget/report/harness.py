@@ -18,7 +18,7 @@ from distforget.report.study_tables import StudyTables
 from distforget.report.terminal import method_name
 from distforget.study import ModelConfig, Study
 
-LESS_IS_MORE = ("answer_perplexity", "p_value")
+LESS_IS_MORE = ("answer_perplexity", "loss")
 """Scores that fall as more is known of a sample."""
 NO_MEASURE = ("ssim_null", "ssim_lookalike")
 """Scores of an attack on other samples, for comparison."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from distforget.report.figure_style import formats, write
+from distforget.report.figure_style import write
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -34,7 +34,8 @@ def before_and_after(
 ) -> Figure:
     """A row a target and dose: the original, V_b before, V_u after each method (SPEC section 5).
 
-    Under each reconstruction stands its SSIM with the original.
+    Under each reconstruction stand its SSIM with the original, what never-trained images of the
+    class reach (null), and the chance of as much for one of them (p).
     """
     pictures = reconstructions.to_pandas()
     pictures = pictures[(pictures["model"] == model) & (pictures["role"] == "target")]
@@ -77,24 +78,16 @@ def write_pictures(samples: pa.Table, reconstructions: pa.Table, folder: Path) -
     ]
 
 
-def write_candidates(images_NHWC: Pixels, path: Path) -> None:
-    """Write images row after row; the format is that of the path's ending.
-
-    Raises:
-        UsageError: there is no such format, or the file cannot be written.
-    """
-    write(grid(images_NHWC), path.with_suffix(""), formats(path.suffix.lstrip(".") or "png"))
-
-
-def grid(images_NHWC: Pixels, columns: int = 10) -> Figure:
-    """Images row after row."""
+def grid(images_NHWC: Pixels, captions: Sequence[str], columns: int = 10) -> Figure:
+    """Images row after row, each with its caption."""
     lines = -(-len(images_NHWC) // columns)
-    figure = Figure(figsize=(0.7 * columns, 0.7 * lines), layout="constrained")
+    figure = Figure(figsize=(0.8 * columns, 0.95 * lines), layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     for axis in axes:
         axis.set_axis_off()
-    for axis, image_HWC in zip(axes, images_NHWC, strict=False):
+    for axis, image_HWC, caption in zip(axes, images_NHWC, captions, strict=False):
         show_pixels(axis, image_HWC)
+        axis.set_title(caption, fontsize=5, y=-0.22)
     return figure
 
 
@@ -110,4 +103,5 @@ def _show(axis: Axes, row: Mapping[str, Any]) -> None:
         return
     show_pixels(axis, pixels_of(row))
     if "ssim" in row:
-        axis.set_xlabel(f"SSIM {row['ssim']:.2f}", fontsize=7)
+        null = "" if row["ssim_null"] != row["ssim_null"] else f", null {row['ssim_null']:.2f}"
+        axis.set_xlabel(f"SSIM {row['ssim']:.2f}{null}\np {row['p_value']:.2g}", fontsize=6)

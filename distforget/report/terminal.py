@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from distforget.analysis.evidence import CAPTION, shown
 from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.study import PLACEBO
 
@@ -225,26 +226,19 @@ def print_separation(found: pd.DataFrame, metric: str, console: Console) -> None
     console.print(table)
 
 
-def print_evidence(found: Mapping[str, pd.DataFrame], console: Console) -> None:
-    """A line a model, state and dose, a column a metric: means over targets."""
+def print_evidence(found: pd.DataFrame, console: Console) -> None:
+    """A line a model, state and dose, a column a metric."""
     table = Table(
         title="the target itself: is it gone, and is its influence gone?",
-        caption="ssim against ssim_null, what the same attack reaches with never-trained images of "
-        "the class, and its p-value: influence; kkt_multiplier (1: part of the solution, 0: not) "
-        "and span_score: the sample",
+        caption=CAPTION,
         title_justify="left",
         caption_justify="left",
     )
-    for name in ("model", "state", "dose", *found, "n"):
+    for name in found.columns:
         table.add_column(name, justify="left" if name in ("model", "state") else "right")
-    by = ["model", "state", "dose"]
-    first = next(iter(found.values()))
-    values = {metric: frame.set_index(by)["mean"] for metric, frame in found.items()}
-    for row in first.itertuples():
-        key = (row.model, row.state, row.dose)
-        numbers = (values[metric].get(key) for metric in found)
-        shown = ["" if number is None else f"{number:.2f}" for number in numbers]
-        table.add_row(*map(str, key), *shown, str(row.n))
+    for row in found.itertuples(index=False):
+        cells = map(shown, found.columns[3:-1], row[3:-1])
+        table.add_row(*map(str, row[:3]), *cells, str(row[-1]))
     console.print(table)
 
 

@@ -179,7 +179,7 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
     tables = cell.ask(trained.learner, asked, identity)
     scores = tables["scores"].to_pandas().pivot(index="sample_id", columns="metric", values="value")
     assert len(scores) == len(asked)
-    assert ((scores["p_value"] > 0) & (scores["p_value"] <= 1)).all()
+    assert ((scores["ssim_p_value"] > 0) & (scores["ssim_p_value"] <= 1)).all()
     difference = scores["ssim"] - scores["ssim_null"]
     np.testing.assert_allclose(scores["ssim_contrast"], difference, atol=1e-12)
     assert len(tables["reconstructions"]) == len(asked)
@@ -190,9 +190,9 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
 
 def test_only_the_metrics_asked_for_are_written(trained: Trained) -> None:
     learner = copy.copy(trained.learner)
-    learner.metrics = ("ssim", "p_value")
+    learner.metrics = ("ssim", "ssim_p_value")
     target = selection.target_row(trained.samples, 1)
-    assert set(learner.score(["0"], target).values) == {"ssim", "p_value"}
+    assert set(learner.score(["0"], target).values) == {"ssim", "ssim_p_value"}
 
 
 def test_retain_batches_without_some_rows(trained: Trained) -> None:

@@ -26,9 +26,6 @@ from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
 from tests.contract.test_method_arithmetic import NAMES, RANDOM, REGULARISED, method
 
-torch.set_num_threads(1)
-
-
 # On a real, tiny language model from here on.
 
 SIMILAR, OTHERS = 2, 4

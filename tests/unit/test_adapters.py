@@ -19,8 +19,6 @@ from distforget.training import Finetuning, TorchStepper
 from tests.adapted import SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import samples, study
 
-torch.set_num_threads(1)
-
 
 def test_a_fresh_adapter_changes_no_logit(exact: Setting) -> None:
     exact.slots.load([exact.fresh])

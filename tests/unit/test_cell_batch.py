@@ -25,9 +25,6 @@ from distforget.tracks.text.learner import TextLearner
 from tests.adapted import ARCHITECTURES, CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import SIMILAR, samples, study
 
-torch.set_num_threads(1)
-
-
 CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (
     ("GA_KLN", 1, {"learning_rate": 1e-3, "steps": 3}),
     ("GA_GDN", 2, {"learning_rate": 3e-3, "steps": 5, "gradient_clip": 0.1}),

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
-from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from distforget import cli, methods
 from distforget.study import PRESETS, UsageError, load_study
-from distforget.tracks.image.models import CNNConfig, MLPConfig, build, save
 
 
 @pytest.mark.parametrize(
@@ -39,32 +34,6 @@ def test_an_image_study_cannot_be_asked_in_words() -> None:
 @pytest.mark.parametrize("preset", [path.stem for path in PRESETS.glob("*.yaml")])
 def test_every_preset_is_a_study_of_its_name(preset: str) -> None:
     assert load_study(preset).name == preset
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        MLPConfig(image_shape=(1, 8, 8), classes=3, hidden=(8,)),
-        CNNConfig(image_shape=(3, 8, 8), classes=3, channels=(4,)),
-    ],
-    ids=["mlp", "cnn"],
-)
-def test_a_classifier_of_ones_own_is_attacked(
-    config: MLPConfig | CNNConfig, tmp_path: Path
-) -> None:
-    save(build(config, torch.Generator().manual_seed(0)), tmp_path / "model")
-    picture = tmp_path / "found.png"
-    arguments = ["reconstruct", str(tmp_path / "model"), "--samples", "3", "--to", str(picture)]
-    result = CliRunner().invoke(cli.app, arguments)
-    assert result.exit_code == 0, result.output
-    assert imread(picture).std() > 0
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["found.png"]
-
-
-def test_a_folder_without_a_classifier_is_named(tmp_path: Path) -> None:
-    result = CliRunner().invoke(cli.app, ["reconstruct", str(tmp_path)])
-    assert isinstance(result.exception, UsageError)
-    assert "config.json" in str(result.exception)
 
 
 def test_studies_of_two_tracks_are_not_compared() -> None:

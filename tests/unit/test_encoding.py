@@ -28,7 +28,6 @@ QUESTIONS = (
     "Was he?",
 )
 ANSWERS = ("In the town.", "He was born in 1950, in the town where the man was born.", "No", "Yes.")
-torch.set_num_threads(1)
 
 CHAT = {"llama": True, "gpt_neo": False, "opt": False}
 ARCHITECTURES = tuple(CHAT)

@@ -50,7 +50,7 @@ def test_a_tiny_problem_becomes_stationary() -> None:
     config = FitConfig(steps=3000, weight_decay=1e-3, record_every=1000)
     curve = fit(model, train, config, held_out)
     assert [point.step for point in curve] == [0, 1000, 2000, 3000]
-    assert curve[0].kkt_residual > 1 > 0.15 > curve[-1].kkt_residual
+    assert curve[0].kkt_residual > 1 > 0.5 > curve[-1].kkt_residual
     assert curve[-1].kkt_residual == pytest.approx(relative_residual(model, train, 1e-3), rel=1e-3)
     assert curve[-1].accuracy == 1
     right: Tensor = model(held_out.images_NCHW).argmax(1) == held_out.labels_N

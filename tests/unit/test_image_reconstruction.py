@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from distforget.analysis.separation import auc
 from distforget.image_config import FitConfig, ReconstructionConfig
-from distforget.tracks.image import kkt
+from distforget.tracks.image import kkt, reconstruction
 from distforget.tracks.image.autograd_reconstruction import (
     gradient_sums,
     reconstruct_by_autograd,
@@ -138,14 +142,14 @@ def test_the_attack_on_a_cnn_comes_closer_to_its_weights() -> None:
         ).residual
         for steps in (1, 100)
     ]
-    assert residuals[1] < 0.7 < residuals[0]
+    assert residuals[1] < 0.8 * residuals[0]
 
 
 def test_weights_are_the_sum_where_training_is_stationary() -> None:
-    images = strokes(12, 0)
+    images = strokes(12, 0).double()
     train = Labelled(images - images.mean(0), torch.arange(12) % 4)
     model = build(MLPConfig(image_shape=(1, 16, 16), hidden=(32, 32), classes=4),
-                  torch.Generator().manual_seed(0))  # fmt: skip
+                  torch.Generator().manual_seed(0)).double()  # fmt: skip
     assert isinstance(model, MLP)
     curve = fit(model, train, FitConfig(steps=600, weight_decay=1e-3))
     chance_N = model(train.images_NCHW).softmax(1)[torch.arange(12), train.labels_N].detach()
@@ -200,42 +204,72 @@ def test_classes_are_spread_evenly() -> None:
     assert candidate_labels(6, 4).tolist() == [0, 1, 2, 3, 0, 1]
 
 
-@pytest.fixture(scope="module")
-def trained() -> tuple[MLP, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Trained:
     """A model of ten strokes, those strokes, and the pool's mean."""
-    images, mean = strokes(10, 5), strokes(300, 6).mean(0)
-    model = build(MLPConfig(image_shape=(1, 16, 16), hidden=(128, 128), classes=5),
-                  torch.Generator().manual_seed(3))  # fmt: skip
-    assert isinstance(model, MLP)
-    fit(model, Labelled(images - mean, torch.arange(10) % 5), FitConfig(steps=1000))
-    return model, images, mean
+
+    model: MLP
+    images: Tensor
+    mean: Tensor
 
 
-def test_training_images_are_found_and_others_are_not(
-    trained: tuple[MLP, Tensor, Tensor],
-) -> None:
-    model, images, mean = trained
+@pytest.fixture(scope="module")
+def several() -> list[Trained]:
+    found = []
+    for seed in range(3):
+        images, mean = strokes(10, 5 + seed), strokes(300, 60).mean(0)
+        model = build(MLPConfig(image_shape=(1, 16, 16), hidden=(128, 128), classes=5),
+                      torch.Generator().manual_seed(3 + seed))  # fmt: skip
+        assert isinstance(model, MLP)
+        fit(model, Labelled(images - mean, torch.arange(10) % 5), FitConfig(steps=1000))
+        found.append(Trained(model, images, mean))
+    return found
+
+
+@pytest.fixture
+def trained(several: list[Trained]) -> Trained:
+    return several[0]
+
+
+def test_training_images_are_found_and_others_are_not(several: list[Trained]) -> None:
     config = ReconstructionConfig(steps=400)
-    found = reconstruct(model, 20, config, torch.Generator().manual_seed(0), mean)
-    members = best_matches(found.images_NCHW, images, mean).ssim_M
-    strangers = best_matches(found.images_NCHW, strokes(40, 7), mean).ssim_M
-    assert members.median() > 0.7
-    assert members.min() > strangers.max()
+    members, strangers = [], []
+    for one in several:
+        found = reconstruct(one.model, 20, config, torch.Generator().manual_seed(0), one.mean)
+        members += best_matches(found.images_NCHW, one.images, one.mean).ssim_M.tolist()
+        others = best_matches(found.images_NCHW, strokes(40, 70), one.mean).ssim_M
+        strangers += others.tolist()
+    assert np.median(members) > 0.7
+    assert auc(np.array(members), np.array(strangers)) > 0.95
 
 
-def test_the_best_of_several_starts_is_kept(trained: tuple[MLP, Tensor, Tensor]) -> None:
-    model, _, mean = trained
+@pytest.mark.parametrize("best", [0, 1, 2])
+def test_the_best_of_several_starts_is_kept(
+    best: int, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = ReconstructionConfig(steps=40, restarts=3, range_weight=0, sparse_weight=0)
-    several = reconstruct(model, 20, config, torch.Generator().manual_seed(2), mean)
-    generator = torch.Generator().manual_seed(2)
-    one = config.model_copy(update={"restarts": 1})
-    starts = [reconstruct(model, 20, one, generator, mean) for _ in range(3)]
-    assert any(torch.equal(several.images_NCHW, start.images_NCHW) for start in starts)
-    assert several.residual <= sorted(start.residual for start in starts)[1]
+    starts = [
+        reconstruct(
+            trained.model, 20, config.model_copy(update={"restarts": 1}), draw, trained.mean
+        )
+        for draw in [torch.Generator().manual_seed(2)]
+        for _ in range(3)
+    ]
+    worth = iter([float(start != best) for start in range(3)])
+    known: dict[int, float] = {}
+
+    def objective(attempt: object) -> float:
+        if id(attempt) not in known:
+            known[id(attempt)] = next(worth)
+        return known[id(attempt)]
+
+    monkeypatch.setattr(reconstruction._Attempt, "objective", objective)
+    kept = reconstruct(trained.model, 20, config, torch.Generator().manual_seed(2), trained.mean)
+    assert torch.equal(kept.images_NCHW, starts[best].images_NCHW)
 
 
-def test_equal_generators_find_equal_images(trained: tuple[MLP, Tensor, Tensor]) -> None:
-    model, _, mean = trained
+def test_equal_generators_find_equal_images(trained: Trained) -> None:
+    model, mean = trained.model, trained.mean
     config = ReconstructionConfig(steps=20)
     first, second = (
         reconstruct(model, 12, config, torch.Generator().manual_seed(1), mean) for _ in range(2)
@@ -245,8 +279,8 @@ def test_equal_generators_find_equal_images(trained: tuple[MLP, Tensor, Tensor])
     assert first.multipliers.min() > 0
 
 
-def test_the_dtype_is_the_models(trained: tuple[MLP, Tensor, Tensor]) -> None:
-    model, _, mean = trained
+def test_the_dtype_is_the_models(trained: Trained) -> None:
+    model, mean = trained.model, trained.mean
     exact = MLP(model.config).double()
     exact.load_state_dict(nn.Module.state_dict(model))
     found = reconstruct(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from distforget.tracks.image import ssim
 from distforget.tracks.image.ssim import (
-    against_nulls,
     best_matches,
     scaled_ssim_pairs,
     ssim_pairs,
@@ -98,25 +97,3 @@ def test_shapes_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ssim_pairs(torch.zeros(left), torch.zeros(right))
-
-
-def test_nulls_are_those_of_a_loop() -> None:
-    draw = np.random.default_rng(0)
-    scores, nulls = draw.random(30).round(1), draw.random(50).round(1)
-    labels, null_labels = draw.integers(0, 3, 30), draw.integers(0, 3, 50)
-    mean_N, p_N = against_nulls(*map(torch.from_numpy, (scores, labels, nulls, null_labels)))
-    for score, label, mean, p in zip(scores, labels, mean_N, p_N, strict=True):
-        same = [n for n, of in zip(nulls, null_labels, strict=True) if of == label]
-        assert mean == pytest.approx(np.mean(same))
-        assert p == pytest.approx((1 + sum(n >= score for n in same)) / (1 + len(same)))
-
-
-def test_of_samples_like_the_nulls_no_more_than_one_in_twenty_is_significant() -> None:
-    draw = torch.Generator().manual_seed(0)
-    labels = torch.arange(4000) % 10
-    found = [
-        against_nulls(torch.rand(4000, generator=draw), labels, torch.rand(200, generator=draw),
-                      torch.arange(200) % 10)[1]
-        for _ in range(20)
-    ]  # fmt: skip
-    assert 0.03 < float((torch.cat(found) < 0.05).double().mean()) <= 0.05

@@ -71,7 +71,7 @@ def test_arrow_schema_carries_types_units_meanings_and_version() -> None:
     assert loss.metadata[b"unit"] == b"nats per answer token"
     assert loss.metadata[b"meaning"].startswith(b"mean training loss")
     assert not schema.field("step").nullable
-    assert schema.metadata == {b"table": b"training", b"version": b"3"}
+    assert schema.metadata == {b"table": b"training", b"version": b"4"}
 
 
 def test_unknown_table_names_the_known_ones() -> None:

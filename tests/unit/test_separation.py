@@ -34,7 +34,7 @@ def test_a_model_and_dose_is_a_row() -> None:
         for role, some in values.items()
         for i, value in enumerate(some)
         for phase, metric, shift in (
-            ("pre_unlearn", "ssim", 0), ("pre_unlearn", "p_value", 1), ("post_unlearn", "ssim", 2),
+            ("pre_unlearn", "ssim", 0), ("pre_unlearn", "kinks", 1), ("post_unlearn", "ssim", 2),
         )
     ]  # fmt: skip
     (row,) = separation(schemas.from_rows("scores", rows), "ssim").to_dict("records")

@@ -35,7 +35,6 @@ from distforget.training import (
 )
 from tests.conftest import make_tiny_model
 
-torch.set_num_threads(1)
 PHASES = (Phase.explicit, Phase.generate)  # shrinking would take minutes
 
 QUESTIONS = (

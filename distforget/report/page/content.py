@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget.analysis.comparisons import other_side
+from distforget.analysis.evidence import CAPTION, evidence, shown
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import Damage, Verdict, damages
 from distforget.dataset_config import CHOICE_ACCURACY
 from distforget.plan import Plan
-from distforget.report.findings import evidence
 from distforget.report.page import explorer, sentences
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
@@ -189,18 +189,14 @@ def _control(found: pd.DataFrame, metric: str) -> dict[str, Any]:
 
 
 def _evidence(scores: pa.Table) -> dict[str, Any]:
-    found = evidence(scores)
-    by = ["model", "state", "dose"]
-    means = pd.concat({m: frame.set_index(by)["mean"] for m, frame in found.items()}, axis=1)
+    found = evidence(scores).drop(columns="n")
     return {
         "title": "The target itself: is it gone, and is its influence gone?",
-        "caption": "ssim against ssim_null, what the same attack reaches with never-trained images "
-        "of the class, and its p-value: influence. kkt_multiplier (1: part of the solution, 0: "
-        "not) and span_score: the sample.",
-        "columns": [*by, *found],
+        "caption": CAPTION,
+        "columns": list(found.columns),
         "words": 2,
         "rows": [
-            [str(model), str(state), str(dose), *("" if v != v else f"{v:.2f}" for v in values)]
-            for (model, state, dose), *values in means.itertuples(name=None)
+            [*map(str, row[:3]), *map(shown, found.columns[3:], row[3:])]
+            for row in found.itertuples(index=False)
         ],
     }

@@ -89,6 +89,9 @@ def fit(
     """
     from distforget.tracks.image.fitting import Labelled
     from distforget.tracks.image.fitting import fit as train
+    from distforget.tracks.image.kkt import member_multipliers
+    from distforget.tracks.image.models import MLP
+    from distforget.tracks.image.slopes import residual
     from distforget.training import Epoch
 
     assert study.image is not None
@@ -96,13 +99,19 @@ def fit(
     model = _fresh(learner.module.config, study, repetition, str(learner.device))
     examples = learner.encode(rows)
     held_out = learner.encode(learner.unseen)
+    labelled = Labelled(examples.images_NCHW, examples.labels_N)
     curve = train(
         model,
-        Labelled(examples.images_NCHW, examples.labels_N),
+        labelled,
         study.image.fit,
         Labelled(held_out.images_NCHW, held_out.labels_N),
     )
     seconds = time.monotonic() - began
+    free = None
+    if isinstance(model, MLP):
+        decay = study.image.fit.weight_decay
+        multipliers_N = member_multipliers(model, labelled, decay, len(rows))
+        free = residual(model, labelled, multipliers_N, free=True)
     last = curve[-1].step
     history = [
         Epoch(
@@ -115,6 +124,7 @@ def fit(
             seconds=seconds * point.step / last,
             stopped="max_epochs" if point.step == last else None,
             kkt_residual=point.kkt_residual,
+            kkt_residual_free=free if point.step == last else None,
             held_out_accuracy=point.held_out_accuracy,
         )
         for point in curve

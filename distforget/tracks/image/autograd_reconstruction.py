@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from distforget.image_config import ReconstructionConfig
+from distforget.tracks.image import kkt
 from distforget.tracks.image.models import Activation, Classifier
 from distforget.tracks.image.reconstruction import (
     Reconstruction,
@@ -24,6 +25,7 @@ def reconstruct_by_autograd(
     config: ReconstructionConfig,
     generator: torch.Generator,
     mean_CHW: Tensor | None = None,
+    std_CHW: Tensor | None = None,
 ) -> Reconstruction:
     """Candidates and multipliers that make up the weights; as `reconstruction.reconstruct`.
 
@@ -33,10 +35,11 @@ def reconstruct_by_autograd(
     weight = next(model.parameters()).detach()
     shape = model.config.image_shape
     mean = (weight.new_zeros(shape) if mean_CHW is None else mean_CHW.to(weight))[None]
+    std = (weight.new_ones(shape) if std_CHW is None else std_CHW.to(weight).expand(shape))[None]
     labels_N = candidate_labels(num_candidates, model.config.classes).to(weight.device)
     images = weight.new_empty(num_candidates, *shape).normal_(generator=generator)
     images = (config.start_scale * images).requires_grad_()
-    sums = gradient_sums(model, images.detach(), labels_N, weight.new_ones(num_candidates))
+    sums = gradient_sums(model, images.detach() / std, labels_N, weight.new_ones(num_candidates))
     power = sum(float(g.detach().square().sum()) for g in sums)
     size = sum(float(p.detach().square().sum()) for p in model.parameters())
     start = config.start_share * (size / power) ** 0.5
@@ -47,20 +50,20 @@ def reconstruct_by_autograd(
     growth = config.sharpness_end / config.sharpness_start
     for step in range(config.steps):
         sharpness = config.sharpness_start * growth ** (step / config.steps)
-        sums = gradient_sums(model, images, labels_N, log_multipliers_N.exp(), sharpness)
+        sums = gradient_sums(model, images / std, labels_N, log_multipliers_N.exp(), sharpness)
         loss = _distance(model, sums) + pixel_prior((images + mean).flatten(1), config)
         for tensor, grad in zip(unknown, torch.autograd.grad(loss, unknown), strict=True):
             tensor.grad = grad
         optimizer.step()
         schedule.step()
     found = images.detach()
-    sums = gradient_sums(model, found, labels_N, log_multipliers_N.exp().detach())
+    sums = gradient_sums(model, found / std, labels_N, log_multipliers_N.exp().detach())
     apart = sum(
         float((p - g).detach().square().sum())
         for p, g in zip(model.parameters(), sums, strict=True)
     )
     return Reconstruction(
-        found + mean, log_multipliers_N.exp().detach(), float((apart / size) ** 0.5)
+        found + mean, log_multipliers_N.exp().detach(), labels_N, float((apart / size) ** 0.5)
     )
 
 
@@ -78,9 +81,7 @@ def gradient_sums(
     """
     activation: Activation = torch.relu if sharpness is None else nn.Softplus(beta=sharpness)
     logits_NK = model(images_NCHW, activation)
-    own_NK = nn.functional.one_hot(labels_N, logits_NK.shape[1]).bool()
-    others_NK = logits_NK.masked_fill(own_NK, -torch.inf).softmax(1)
-    signal_NK = multipliers_N[:, None] * (own_NK.to(others_NK.dtype) - others_NK)
+    signal_NK = multipliers_N[:, None] * kkt.output_signal(logits_NK, labels_N)
     return list(
         torch.autograd.grad(
             logits_NK, list(model.parameters()), grad_outputs=signal_NK, create_graph=True

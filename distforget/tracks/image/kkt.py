@@ -19,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from distforget.tracks.image.models import MLP
+from distforget.tracks.image.fitting import Labelled
+from distforget.tracks.image.models import MLP, Classifier
 
 Slope = Callable[[Tensor], Tensor]
 
@@ -43,23 +44,46 @@ def sigmoid(sharpness: float) -> Slope:
 
 
 def margin_factors(
-    model: MLP, images_ND: Tensor, labels_N: Tensor, multipliers_N: Tensor, slope: Slope = step
+    model: MLP,
+    images_ND: Tensor,
+    labels_N: Tensor,
+    multipliers_N: Tensor,
+    slope: Slope | Sequence[Tensor] = step,
 ) -> list[Factor]:
-    """Gradients of the margins of N flattened images, times their multipliers, layer by layer."""
+    """Gradients of the margins of N flattened images, times their multipliers, layer by layer.
+
+    Args:
+        slope: of ReLU by its input, or of each hidden layer as it is, (N, H).
+    """
     layers = linear_layers(model)
     inputs, slopes = [images_ND], []
-    for layer in layers[:-1]:
+    for number, layer in enumerate(layers[:-1]):
         z_NH = layer(inputs[-1])
         inputs.append(torch.relu(z_NH))
-        slopes.append(slope(z_NH))
-    own_NK = nn.functional.one_hot(labels_N, layers[-1].out_features).to(images_ND.dtype)
-    others_NK = layers[-1](inputs[-1]).masked_fill(own_NK.bool(), -torch.inf).softmax(1)
-    signal = multipliers_N[:, None] * (own_NK - others_NK)
+        slopes.append(slope(z_NH) if callable(slope) else slope[number])
+    signal = multipliers_N[:, None] * output_signal(layers[-1](inputs[-1]), labels_N)
     signals = [signal]
     for layer, slope_NH in zip(reversed(layers[1:]), reversed(slopes), strict=True):
         signal = (signal @ layer.weight.detach()) * slope_NH
         signals.append(signal)
     return [Factor(s, i) for s, i in zip(reversed(signals), inputs, strict=True)]
+
+
+@torch.no_grad()
+def member_multipliers(
+    model: Classifier, samples: Labelled, weight_decay: float, num_train: int
+) -> Tensor:
+    """lambda of each sample at a stationary point, were it a training sample: (N,), float64."""
+    logits_NK = model(samples.images_NCHW.to(next(model.parameters()))).double()
+    others_NK = logits_NK.log_softmax(1).scatter(1, samples.labels_N[:, None], -torch.inf)
+    multipliers_N: Tensor = others_NK.logsumexp(1).exp() / (weight_decay * num_train)
+    return multipliers_N
+
+
+def output_signal(logits_NK: Tensor, labels_N: Tensor) -> Tensor:
+    """The slope of each margin by the logits: 1 for its own, minus their softmax for the others."""
+    own_NK = nn.functional.one_hot(labels_N, logits_NK.shape[1]).to(logits_NK.dtype)
+    return own_NK - logits_NK.masked_fill(own_NK.bool(), -torch.inf).softmax(1)
 
 
 def linear_layers(model: MLP) -> list[nn.Linear]:
@@ -115,6 +139,15 @@ def gram(model: MLP, left: Sequence[Factor], right: Sequence[Factor]) -> Tensor:
         if layer.bias is not None:
             inputs_NM = inputs_NM + 1
         found = found + (one.signal_NO @ other.signal_NO.T) * inputs_NM
+    return found
+
+
+def own(model: MLP, factors: Sequence[Factor]) -> Tensor:
+    """Squared norms of N gradients: (N,)."""
+    found = torch.zeros(())
+    for layer, factor in zip(linear_layers(model), factors, strict=True):
+        inputs_N = factor.input_NI.square().sum(1) + (layer.bias is not None)
+        found = found + factor.signal_NO.square().sum(1) * inputs_N
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -10,24 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.nn.functional import log_softmax
+from torch.nn.functional import cross_entropy
 
 from distforget import losses, selection
 from distforget.image_config import ImageConfig
 from distforget.study import UsageError, generator_seed
 from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
-from distforget.tracks.image import dataset
+from distforget.tracks.image import dataset, kinks
 from distforget.tracks.image.attack import attack
 from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.membership import kkt_membership, span_scores
 from distforget.tracks.image.models import MLP, Classifier
-from distforget.tracks.image.ssim import (
-    Matches,
-    against_nulls,
-    best_matches,
-    scaled_ssim_pairs,
-    ssim_pairs,
-)
+from distforget.tracks.image.nulls import against_nulls
+from distforget.tracks.image.ssim import Matches, best_matches, scaled_ssim_pairs, ssim_pairs
 from distforget.tracks.terms import LogitTermsOfCells
 
 
@@ -189,27 +185,27 @@ class ImageLearner:
 
         ssim is that of the best reconstruction with the sample; ssim_null the mean of what the same
         reconstructions reach with never-trained samples of its class, ssim_contrast the difference;
-        p_value the share of those that reach as much, itself counted; ssim_lookalike what the best
-        of the real other samples reaches; label_probability p(class|image). For an auditor who
-        holds all samples that any dose trains on, and does not know which were used: kkt_multiplier
-        and span_score, see `membership` (MLPs alone).
+        ssim_lookalike what the best of the real other samples reaches; label_probability
+        p(class|image) and loss its negative logarithm in nats. kinks and kink_closeness, see
+        `kinks` (MLPs alone). For an auditor who holds all samples that any dose trains on, and does
+        not know which were used: kkt_multiplier, and span_score of an MLP, see `membership`. p of
+        ssim, kinks and loss: see `nulls.against_nulls`.
         """
         candidates_NCHW = self._attacked()
         found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
         null_M = best_matches(candidates_NCHW, pixels_of(self.unseen), self.mean_CHW).ssim_M
-        null_N, p_N = against_nulls(
-            found.ssim_M, labels_of(samples), null_M, labels_of(self.unseen)
-        )
+        null_N, p_N = self._against_unseen(samples, found.ssim_M, null_M)
         values = {
             "ssim": found.ssim_M,
             "ssim_null": null_N,
             "ssim_contrast": found.ssim_M - null_N,
-            "p_value": p_N,
+            "ssim_p_value": p_N,
             "ssim_lookalike": self._lookalikes(samples),
-            "label_probability": self._label_probabilities(samples),
+            **self._losses(samples),
+            **self._kinks(samples),
             **self._memberships(samples),
         }
-        pictures = self._pictures(candidates_NCHW, found)
+        pictures = self._pictures(candidates_NCHW, found, null_N, p_N)
         return Scored(
             {
                 name: value.double().cpu().numpy()
@@ -225,13 +221,49 @@ class ImageLearner:
         found = attack(self.module, self.samples_trained, self.config, seed, self.mean_CHW)
         return found.images_NCHW.detach().cpu().double()
 
+    def _against_unseen(
+        self, samples: pa.Table, score_N: Tensor, null_M: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        row_of = _rows(self.unseen)
+        itself = [row_of.get(sample) for sample in samples["sample_id"].to_pylist()]
+        return against_nulls(score_N, labels_of(samples), null_M, labels_of(self.unseen), itself)
+
+    def _losses(self, samples: pa.Table) -> dict[str, Tensor]:
+        loss_N, loss_M = (self._loss(part) for part in (samples, self.unseen))
+        # Of losses near 0 only the logarithm can tell classes' means apart from their tails.
+        _, p_N = self._against_unseen(samples, -loss_N.log(), -loss_M.log())
+        return {"loss": loss_N, "label_probability": (-loss_N).exp(), "loss_p_value": p_N}
+
+    @torch.no_grad()
+    def _loss(self, samples: pa.Table) -> Tensor:
+        """Negative log-likelihood of the classes in nats: (N,), float64 and never quite 0."""
+        if not len(samples):
+            return torch.zeros(0, dtype=torch.float64)
+        examples = self.encode(samples)
+        logits_NK = self.module(examples.images_NCHW).double()
+        loss_N = cross_entropy(logits_NK, examples.labels_N, reduction="none")
+        return loss_N.clamp(min=torch.finfo(torch.float64).tiny).cpu()
+
+    def _kinks(self, samples: pa.Table) -> dict[str, Tensor]:
+        if not isinstance(self.module, MLP):
+            return {}
+        angles_NH, angles_MH = (
+            kinks.angles(self.module, self.encode(part).images_NCHW).cpu()
+            for part in (samples, self.unseen)
+        )
+        if len(angles_MH):
+            telling_H = kinks.telling_units(angles_MH)
+            angles_NH, angles_MH = angles_NH[:, telling_H], angles_MH[:, telling_H]
+        close_N, close_M = (kinks.closeness(angles) for angles in (angles_NH, angles_MH))
+        _, p_N = self._against_unseen(samples, close_N, close_M)
+        return {"kinks": kinks.count(angles_NH), "kink_closeness": close_N, "kink_p_value": p_N}
+
     def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
-        unwanted = {"kkt_multiplier", "span_score"}.isdisjoint(self.metrics)
-        if unwanted or not isinstance(self.module, MLP):
+        if {"kkt_multiplier", "span_score"}.isdisjoint(self.metrics):
             return {}
         known, asked = self.encode(self.pool), self.encode(samples)
-        row_of = {sample: row for row, sample in enumerate(self.pool["sample_id"].to_pylist())}
-        return {
+        row_of = _rows(self.pool)
+        found = {
             "kkt_multiplier": kkt_membership(
                 self.module,
                 Labelled(known.images_NCHW, known.labels_N),
@@ -239,9 +271,11 @@ class ImageLearner:
                 self.config.fit.weight_decay,
                 self.samples_trained,
                 [row_of.get(sample) for sample in samples["sample_id"].to_pylist()],
-            ),
-            "span_score": span_scores(self.module, asked.images_NCHW, self.samples_trained),
+            )
         }
+        if isinstance(self.module, MLP):
+            found["span_score"] = span_scores(self.module, asked.images_NCHW, self.samples_trained)
+        return found
 
     def _lookalikes(self, samples: pa.Table) -> Tensor:
         """SSIM with the best of the real other samples, fitted as candidates are.
@@ -253,31 +287,35 @@ class ImageLearner:
         if new:
             originals = pixels_of(samples.take(new))
             ssim_NM, _ = scaled_ssim_pairs(pixels_of(self.others), originals, self.mean_CHW)
-            row_of = {s: row for row, s in enumerate(self.others["sample_id"].to_pylist())}
+            row_of = _rows(self.others)
             for column, row in enumerate(new):
                 if ids[row] in row_of:
                     ssim_NM[row_of[ids[row]], column] = -1.0
                 self.lookalikes[ids[row]] = float(ssim_NM[:, column].max())
         return torch.tensor([self.lookalikes[sample] for sample in ids], dtype=torch.float64)
 
-    @torch.no_grad()
-    def _label_probabilities(self, samples: pa.Table) -> Tensor:
-        examples = self.encode(samples)
-        logprobs_NK = log_softmax(self.module(examples.images_NCHW).double(), -1)
-        found_N: Tensor = logprobs_NK.gather(1, examples.labels_N[:, None])[:, 0].exp()
-        return found_N
-
-    def _pictures(self, candidates_NCHW: Tensor, found: Matches) -> list[dict[str, object]]:
+    def _pictures(
+        self, candidates_NCHW: Tensor, found: Matches, null_N: Tensor, p_N: Tensor
+    ) -> list[dict[str, object]]:
         """Rows of `reconstructions`: the best match of each sample, as 8-bit pixels."""
         rows: list[dict[str, object]] = []
-        for index, scale, ssim in zip(found.index_M, found.scale_M, found.ssim_M, strict=True):
+        for index, scale, ssim, null, p in zip(
+            found.index_M, found.scale_M, found.ssim_M, null_N.tolist(), p_N.tolist(), strict=True
+        ):
             image_CHW = self.mean_CHW + scale * (candidates_NCHW[index] - self.mean_CHW)
             pixels_HWC = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
             height, width, channels = pixels_HWC.shape
             rows.append(
                 {
-                    "candidate": int(index), "ssim": float(ssim), "height": height,
-                    "width": width, "channels": channels, "pixels": pixels_HWC.tobytes(),
+                    "candidate": int(index), "ssim": float(ssim),
+                    "ssim_null": None if math.isnan(null) else null, "p_value": p,
+                    "height": height, "width": width, "channels": channels,
+                    "pixels": pixels_HWC.tobytes(),
                 }
             )  # fmt: skip
         return rows
+
+
+def _rows(samples: pa.Table) -> dict[int, int]:
+    """The row of each sample_id."""
+    return {sample: row for row, sample in enumerate(samples["sample_id"].to_pylist())}

@@ -6,7 +6,9 @@ similar samples left behind they see only in part.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +18,17 @@ from torch import Tensor
 from distforget.study import UsageError
 from distforget.tracks.image import kkt
 from distforget.tracks.image.fitting import Labelled
-from distforget.tracks.image.models import MLP
+from distforget.tracks.image.models import MLP, Classifier
+from distforget.tracks.image.slopes import Weighed, free_slopes
 
 Floats = NDArray[np.float64]
 
+ROUNDS = 4
+"""Of solving for multipliers and for slopes in turn."""
+
 
 def kkt_membership(
-    model: MLP,
+    model: Classifier,
     known: Labelled,
     queries: Labelled,
     weight_decay: float,
@@ -33,7 +39,8 @@ def kkt_membership(
 
     Solves theta = sum_i mu_i grad m_i + mu_q grad m_q, mu >= 0, by least squares, over the known
     samples and one query at a time; a member's mu_q is (1 - p_q) / (wd N) at a stationary point,
-    and the result is mu_q over that: about 1 for members, 0 for others.
+    and the result is mu_q over that: about 1 for members, 0 for others. Slopes at kinks are free in
+    an MLP (see `slopes`), of a CNN they are those of ReLU.
 
     Args:
         known: samples that the model is known or thought to be trained on, the mean subtracted;
@@ -53,29 +60,26 @@ def kkt_membership(
             f"itself must name for each of the {wanted} queries None or a row of the {count} "
             "known samples"
         )
-    exact = MLP(model.config).double().to(kkt.linear_layers(model)[0].weight.device)
-    exact.load_state_dict(model.state_dict())
-    ours, asked = _factors(exact, known), _factors(exact, queries)
-    gram_NN, cross_NQ = (_numbers(kkt.gram(exact, ours, those)) for those in (ours, asked))
-    target_N, along_Q = (_numbers(kkt.projections(exact, those)) for those in (ours, asked))
-    self_Q = _own(exact, asked)
-    start_N = np.linalg.norm(gram_NN, axis=0) > 0
-    _, base_N = nonnegative_least_squares(gram_NN, target_N, start_N)
+    exact = copy.deepcopy(model).double()
+    member_Q = kkt.member_multipliers(exact, queries, weight_decay, num_train)
+    if isinstance(exact, MLP):
+        products = _products(exact, known, queries, member_Q, rows)
+    else:
+        products = _products_by_autograd(exact, known, queries)
+    gram_NN, cross_NQ, own_Q, target_N, along_Q = map(_numbers, products)
+    _, base_N = nonnegative_least_squares(gram_NN, target_N, np.diag(gram_NN) > 0)
     found = np.zeros(len(rows))
     for q, row in enumerate(rows):
         kept = np.arange(count) != (-1 if row is None else row)
         gram = np.block(
             [[gram_NN[np.ix_(kept, kept)], cross_NQ[kept, q : q + 1]],
-             [cross_NQ[kept, q : q + 1].T, self_Q[q : q + 1, None]]]
+             [cross_NQ[kept, q : q + 1].T, own_Q[q : q + 1, None]]]
         )  # fmt: skip
         solution, _ = nonnegative_least_squares(
             gram, np.append(target_N[kept], along_Q[q]), np.append(base_N[kept], True)
         )
         found[q] = solution[-1]
-    with torch.no_grad():
-        chance_Q = exact(queries.images_NCHW.double()).softmax(1)
-    own_Q = _numbers(chance_Q.gather(1, queries.labels_N[:, None])[:, 0])
-    return torch.from_numpy(found * weight_decay * num_train / np.maximum(1 - own_Q, 1e-12))
+    return torch.from_numpy(found / np.maximum(_numbers(member_Q), 1e-300))
 
 
 def span_scores(model: MLP, images_NCHW: Tensor, rank: int) -> Tensor:
@@ -129,21 +133,88 @@ def nonnegative_least_squares(
         free = free ^ wrong
 
 
-def _factors(model: MLP, samples: Labelled) -> list[kkt.Factor]:
-    images_ND = samples.images_NCHW.double().flatten(1)
-    with torch.no_grad():
-        return kkt.margin_factors(
-            model, images_ND, samples.labels_N, torch.ones_like(images_ND[:, 0])
+class _Products(NamedTuple):
+    """Inner products of the gradients of margins."""
+
+    gram_NN: Tensor
+    cross_NQ: Tensor
+    own_Q: Tensor
+    """Each query's with itself."""
+    target_N: Tensor
+    """With the weights."""
+    along_Q: Tensor
+    """With the weights."""
+
+
+@torch.no_grad()
+def _products(
+    model: MLP,
+    known: Labelled,
+    queries: Labelled,
+    member_Q: Tensor,
+    itself: Sequence[int | None],
+) -> _Products:
+    of_known = _factors(model, known, kkt.step)
+    for _ in range(ROUNDS):
+        multipliers_N, _ = nonnegative_least_squares(
+            gram := _numbers(kkt.gram(model, of_known, of_known)),
+            _numbers(kkt.projections(model, of_known)),
+            np.diag(gram) > 0,
         )
+        slopes, theirs = free_slopes(
+            model,
+            Weighed(known, torch.from_numpy(multipliers_N).to(member_Q)),
+            Weighed(queries, member_Q),
+        )
+        of_known = _factors(model, known, slopes)
+    listed = [query for query, row in enumerate(itself) if row is not None]
+    for slopes_QH, slopes_NH in zip(theirs, slopes, strict=True):
+        slopes_QH[listed] = slopes_NH[[row for row in itself if row is not None]]
+    asked = _factors(model, queries, theirs)
+    return _Products(
+        kkt.gram(model, of_known, of_known),
+        kkt.gram(model, of_known, asked),
+        kkt.own(model, asked),
+        kkt.projections(model, of_known),
+        kkt.projections(model, asked),
+    )
 
 
-def _own(model: MLP, factors: Sequence[kkt.Factor]) -> Floats:
-    """Squared norms of N gradients: (N,)."""
-    found = torch.zeros(())
-    for layer, factor in zip(kkt.linear_layers(model), factors, strict=True):
-        inputs_N = factor.input_NI.square().sum(1) + (layer.bias is not None)
-        found = found + factor.signal_NO.square().sum(1) * inputs_N
-    return _numbers(found)
+def _factors(
+    model: MLP, samples: Labelled, slope: kkt.Slope | Sequence[Tensor]
+) -> list[kkt.Factor]:
+    images_ND = samples.images_NCHW.double().flatten(1)
+    return kkt.margin_factors(
+        model, images_ND, samples.labels_N, torch.ones_like(images_ND[:, 0]), slope
+    )
+
+
+def _products_by_autograd(model: Classifier, known: Labelled, queries: Labelled) -> _Products:
+    gradients_NP, asked_QP = (margin_gradients(model, part) for part in (known, queries))
+    theta_P = torch.cat([p.detach().flatten() for p in model.parameters()])
+    return _Products(
+        gradients_NP @ gradients_NP.T,
+        gradients_NP @ asked_QP.T,
+        asked_QP.square().sum(1),
+        gradients_NP @ theta_P,
+        asked_QP @ theta_P,
+    )
+
+
+def margin_gradients(model: Classifier, samples: Labelled) -> Tensor:
+    """The gradient of each sample's margin by all parameters, one after the other: (N, P)."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    images_NCHW = samples.images_NCHW.to(next(iter(parameters.values())))
+
+    def margin(weights: dict[str, Tensor], image_CHW: Tensor, signal_K: Tensor) -> Tensor:
+        logits_1K: Tensor = torch.func.functional_call(model, weights, (image_CHW[None],))
+        return (logits_1K[0] * signal_K).sum()
+
+    with torch.no_grad():
+        signal_NK = kkt.output_signal(model(images_NCHW), samples.labels_N)
+    each = torch.func.vmap(torch.func.grad(margin), (None, 0, 0), chunk_size=64)
+    found = each(parameters, images_NCHW, signal_NK)
+    return torch.cat([gradient.flatten(1) for gradient in found.values()], 1)
 
 
 def _numbers(tensor: Tensor) -> Floats:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from distforget.image_config import ReconstructionConfig
 from distforget.tracks.image import kkt
+from distforget.tracks.image.fitting import Labelled
 from distforget.tracks.image.models import MLP
+from distforget.tracks.image.slopes import residual
 
 
 class Reconstruction(NamedTuple):
@@ -26,15 +26,12 @@ class Reconstruction(NamedTuple):
     """Pixels, the mean image added; not clipped."""
     multipliers: Tensor
     """(N,) how much each candidate contributes to the weights."""
+    labels_N: Tensor
+    """The class that each candidate was sought for."""
     residual: float
     """|theta - sum of the candidates' gradients| / |theta|, as `fitting.Point.kkt_residual`."""
-
-    def largest(self, count: int) -> npt.NDArray[np.uint8]:
-        """The images of largest multipliers as bytes, (count, H, W, C)."""
-        order = self.multipliers.argsort(descending=True)[:count]
-        pixels_NCHW = (self.images_NCHW[order].clamp(0, 1) * 255).round().byte()
-        found: npt.NDArray[np.uint8] = pixels_NCHW.permute(0, 2, 3, 1).cpu().numpy()
-        return found
+    residual_free: float | None = None
+    """The same with the slopes at kinks free, see `slopes`; None where there are none to free."""
 
 
 def candidate_labels(num_candidates: int, classes: int) -> Tensor:
@@ -48,6 +45,8 @@ def reconstruct(
     config: ReconstructionConfig,
     generator: torch.Generator,
     mean_CHW: Tensor | None = None,
+    std_CHW: Tensor | None = None,
+    left: MLP | None = None,
 ) -> Reconstruction:
     """Candidates x_i and multipliers lambda_i that make up the weights.
 
@@ -55,16 +54,25 @@ def reconstruct(
     `kkt`), and the priors on pixels. Runs where the model is, in its dtype. Of several starts the
     one of least objective is taken.
 
+    Of a model that is not stationary the weights are no such sum, but the negative gradient of its
+    cross-entropy always is; who has it, e.g. from an optimiser's state, gives it as `left`.
+
     Args:
-        model: as trained; its images had `mean_CHW` subtracted.
+        model: as trained; its inputs were (pixels - mean_CHW) / std_CHW.
         num_candidates: about twice the number of training samples; labels are spread evenly.
         generator: of the random starts, on the model's device.
         mean_CHW: the pool's mean image, which the attacker knows; None: images were not centred.
+        std_CHW: what centred images were divided by; None: by nothing.
+        left: what to explain instead of the weights, in the form of the model.
     """
-    if mean_CHW is None:
-        mean_CHW = torch.zeros(model.config.image_shape)
+    shape = model.config.image_shape
+    inputs = Inputs(
+        torch.zeros(shape) if mean_CHW is None else mean_CHW,
+        torch.ones(shape) if std_CHW is None else std_CHW.expand(shape),
+    )
     attempts = [
-        _Attempt(model, num_candidates, config, generator, mean_CHW) for _ in range(config.restarts)
+        _Attempt(model, left or model, num_candidates, config, generator, inputs)
+        for _ in range(config.restarts)
     ]
     for quarter in (1, 2, 3):
         if len(attempts) > 1:
@@ -76,24 +84,37 @@ def reconstruct(
     return min(attempts, key=_Attempt.objective).result()
 
 
+class Inputs(NamedTuple):
+    """How pixels become a model's inputs: (pixels - mean) / std."""
+
+    mean_CHW: Tensor
+    std_CHW: Tensor
+
+
 class _Attempt:
     """One start and how far it has come."""
 
     def __init__(
         self,
         model: MLP,
+        left: MLP,
         num_candidates: int,
         config: ReconstructionConfig,
         generator: torch.Generator,
-        mean_CHW: Tensor,
+        inputs: Inputs,
     ) -> None:
         weight = kkt.linear_layers(model)[0].weight.detach()
-        self.model, self.config, self.step = model, config, 0
-        self.mean_D = mean_CHW.flatten().to(weight)
+        self.model, self.left, self.config, self.step = model, left, config, 0
+        self.mean_D, self.std_D = (part.flatten().to(weight) for part in inputs)
+        self.unit = float(self.std_D.mean())
+        """Of the coordinates in units of inputs, so that steps are those of pixels."""
         self.labels_N = candidate_labels(num_candidates, model.config.classes).to(weight.device)
-        self.basis_KD = _span(model, num_candidates, config)
+        self.basis_KD = _span(left, num_candidates, config)
         # Solved in coordinates, which are fewer than pixels: half the work.
-        self.solved = model if self.basis_KD is None else kkt.on_span(model, self.basis_KD)
+        self.solved, self.explained = (
+            part if self.basis_KD is None else kkt.on_span(part, self.basis_KD)
+            for part in (model, left)
+        )
         width = kkt.linear_layers(self.solved)[0].in_features
         start_NK = weight.new_empty(num_candidates, width).normal_(generator=generator)
         self.coordinates_NK = (config.start_scale * start_NK).requires_grad_()
@@ -108,9 +129,9 @@ class _Attempt:
         """Take steps up to a number of them."""
         while self.step < until:
             self.optimizer.zero_grad()
-            candidates_ND = self._candidates()
-            push_ND = pixel_prior_gradient(candidates_ND.detach() + self.mean_D, self.config)
-            torch.autograd.backward((self._distance(), candidates_ND), (None, push_ND))
+            pixels_ND = self._pixels()
+            push_ND = pixel_prior_gradient(pixels_ND.detach(), self.config)
+            torch.autograd.backward((self._distance(), pixels_ND), (None, push_ND))
             self.optimizer.step()
             self.schedule.step()
             self.step += 1
@@ -118,24 +139,33 @@ class _Attempt:
     @torch.no_grad()
     def objective(self) -> float:
         """What is minimised, at this step's sharpness."""
-        return float(self._distance() + pixel_prior(self._candidates() + self.mean_D, self.config))
+        return float(self._distance() + pixel_prior(self._pixels(), self.config))
 
     @torch.no_grad()
     def result(self) -> Reconstruction:
         """The candidates as they are, and how well they solve the equations."""
         candidates_ND = self._candidates()
         factors = self._factors(self.model, candidates_ND, kkt.step)
-        sizes = torch.stack([kkt.squared_norm(layer) for layer in kkt.linear_layers(self.model)])
-        apart = torch.stack(kkt.squared_distances(self.model, factors)) * sizes
-        images_NCHW = (candidates_ND + self.mean_D).reshape(-1, *self.model.config.image_shape)
-        residual = float((apart.sum() / sizes.sum()).sqrt())
-        return Reconstruction(images_NCHW, self.log_multipliers_N.exp(), residual)
+        sizes = torch.stack([kkt.squared_norm(layer) for layer in kkt.linear_layers(self.left)])
+        apart = torch.stack(kkt.squared_distances(self.left, factors)) * sizes
+        images_NCHW = self._pixels().reshape(-1, *self.model.config.image_shape)
+        fixed, free = float((apart.sum() / sizes.sum()).sqrt()), None
+        multipliers_N = self.log_multipliers_N.exp()
+        if self.left is self.model:
+            solution = Labelled(candidates_ND, self.labels_N)
+            free = residual(self.model, solution, multipliers_N, free=True)
+        return Reconstruction(images_NCHW, multipliers_N, self.labels_N, fixed, free)
+
+    def _inputs(self) -> Tensor:
+        """Of the network that is solved: coordinates in the span, or all of an image."""
+        return self.coordinates_NK / self.unit
 
     def _candidates(self) -> Tensor:
-        if self.basis_KD is None:
-            return self.coordinates_NK
-        candidates_ND: Tensor = self.coordinates_NK @ self.basis_KD
-        return candidates_ND
+        """As the model takes them."""
+        return self._inputs() if self.basis_KD is None else self._inputs() @ self.basis_KD
+
+    def _pixels(self) -> Tensor:
+        return self._candidates() * self.std_D + self.mean_D
 
     def _factors(self, model: MLP, inputs_NI: Tensor, slope: kkt.Slope) -> list[kkt.Factor]:
         multipliers_N = self.log_multipliers_N.exp()
@@ -146,8 +176,8 @@ class _Attempt:
         return kkt.sigmoid(start * (end / start) ** (self.step / self.config.steps))
 
     def _distance(self) -> Tensor:
-        factors = self._factors(self.solved, self.coordinates_NK, self._slope())
-        return torch.stack(kkt.squared_distances(self.solved, factors)).sum()
+        factors = self._factors(self.solved, self._inputs(), self._slope())
+        return torch.stack(kkt.squared_distances(self.explained, factors)).sum()
 
     @torch.no_grad()
     def _calibrate(self) -> None:
@@ -155,8 +185,8 @@ class _Attempt:
 
         Not by least squares: random candidates are as often as not turned away from the weights.
         """
-        factors = self._factors(self.solved, self.coordinates_NK, self._slope())
-        norms = kkt.relative_squared_norms(self.solved, factors)
+        factors = self._factors(self.solved, self._inputs(), self._slope())
+        norms = kkt.relative_squared_norms(self.explained, factors)
         share = self.config.start_share / math.sqrt(float(torch.stack(norms).mean()))
         self.log_multipliers_N += math.log(share)
 

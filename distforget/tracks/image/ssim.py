@@ -151,26 +151,3 @@ def _check(left_NCHW: Tensor, right_MCHW: Tensor) -> None:
             f"images are {left_NCHW.shape[2]} x {left_NCHW.shape[3]}; SSIM needs at least "
             f"{WINDOW} x {WINDOW} pixels"
         )
-
-
-def against_nulls(
-    ssim_N: Tensor, labels_N: Tensor, null_M: Tensor, null_labels_M: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What the same candidates reach with never-trained samples of each sample's class.
-
-    Args:
-        ssim_N: of each sample's best match.
-        labels_N: its class.
-        null_M: the same of samples that were never trained on.
-        null_labels_M: their classes.
-
-    Returns:
-        The nulls' mean (N,), NaN where a class has none, and the p-value (N,): the share of the
-        nulls, the sample itself counted, that reach as much. Of a sample that was not trained on
-        either it is at most p with probability p (all ranks are as likely), so no threshold is
-        needed.
-    """
-    same_NM = labels_N[:, None] == null_labels_M[None]
-    mean_N = (same_NM * null_M).sum(1) / same_NM.sum(1)
-    as_much_N = (same_NM & (null_M[None] >= ssim_N[:, None])).sum(1)
-    return mean_N, (1 + as_much_N) / (1 + same_NM.sum(1))

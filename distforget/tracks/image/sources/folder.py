@@ -27,25 +27,39 @@ def read(config: DatasetConfig) -> Pool:
     root = Path(config.path).expanduser()
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; correct dataset.path")
+    files = [(label, path) for label, (_, paths) in enumerate(listing(root)) for path in paths]
+    pixels_NHWC = stack([(str(path), read_file(path)) for _, path in files])
+    return make_pool(pixels_NHWC, np.asarray([label for label, _ in files]), str(root))
+
+
+def listing(root: Path) -> list[tuple[str, list[Path]]]:
+    """Each class's name and files, in the order that :func:`read` gives them.
+
+    Raises:
+        UsageError: there are none.
+    """
     classes = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
     if all(p.name.isdecimal() for p in classes):
         classes.sort(key=lambda p: (int(p.name), p.name))
     else:
         classes.sort(key=lambda p: p.name)
-    pictures: list[tuple[str, Bytes]] = []
-    labels: list[int] = []
-    for label, folder in enumerate(classes):
+    if not classes:
+        raise UsageError(f"{root}: it has no sub-folders; put the images of each class into one")
+    found = []
+    for folder in classes:
         files = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         if not files:
             raise UsageError(f"{folder}: it has no images; add some or delete the folder")
-        pictures += [(str(path), _read(path)) for path in files]
-        labels += [label] * len(files)
-    if not pictures:
-        raise UsageError(f"{root}: it has no sub-folders; put the images of each class into one")
-    return make_pool(stack(pictures), np.asarray(labels), str(root))
+        found.append((folder.name, files))
+    return found
 
 
-def _read(path: Path) -> Bytes:
+def read_file(path: Path) -> Bytes:
+    """The pixels [H, W, C] of a PNG or JPEG file.
+
+    Raises:
+        UsageError: it is none.
+    """
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(
             f"{path}: unknown suffix {path.suffix!r}; expected {', '.join(SUFFIXES)}: convert or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ def read(config: DatasetConfig) -> Pool:
     path = Path(config.path).expanduser()
     if not path.is_file():
         raise UsageError(f"{path}: no such file; correct dataset.path")
+    images, labels = arrays(path, KEYS)
+    return make_pool(channels_last(images, f"{path}: key 'images'"), labels, str(path))
+
+
+def arrays(path: Path, keys: Sequence[str]) -> list[npt.NDArray[Any]]:
+    """The arrays of some keys.
+
+    Raises:
+        UsageError: the file or a key cannot be read.
+    """
     try:
         file = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
@@ -36,8 +47,7 @@ def read(config: DatasetConfig) -> Pool:
     if not isinstance(file, np.lib.npyio.NpzFile):
         raise UsageError(f"{path}: it holds one array, not a .npz file of several; {FIX}")
     with file:
-        images, labels = (_array(file, key, path) for key in KEYS)
-    return make_pool(channels_last(images, f"{path}: key 'images'"), labels, str(path))
+        return [_array(file, key, path) for key in keys]
 
 
 FIX = "write it with numpy.savez_compressed(path, images=..., labels=...)"
