@@ -340,7 +340,7 @@ def trained(
 ) -> Callable[[Path], None]:
     """Fills a finetune step's folder: `weights.safetensors` and `training.parquet`."""
     names = ("model", "dose", "seed", "without", "nearest")
-    about = {name: step.about.get(name) for name in names}
+    about = {**{name: step.about.get(name) for name in names}, "key": step.key}
     table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
 
     def fill(folder: Path) -> None:
