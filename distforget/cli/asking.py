@@ -24,7 +24,7 @@ def ask(
 
     A cell with LoRA adapters is loaded; one of whole weights is unlearned again first.
 
-    Example: `distforget ask demo smollm2/3/NPO_GDN/1/0 "When was Ada born?"`
+    Example: `distforget ask demo smollm2/4/NPO_GDN/1/0 "When was Ada born?"`
     """
     import pyarrow as pa
 
@@ -58,7 +58,7 @@ def reproduce(
     that the cell left, row by row, and prints both numbers of what differs, and versions and
     devices of both. Equal or within the tolerance: exit code 0; different: 1. Writes nothing.
 
-    Example: `distforget reproduce demo smollm2/3/NPO_GDN/1/0`
+    Example: `distforget reproduce demo smollm2/4/NPO_GDN/1/0`
     """
     from distforget.analysis.reproduction import compare_values, worst
     from distforget.engine.reproduce import reproduce as run_again
@@ -89,7 +89,7 @@ def reconstruct(
         typer.Option(
             help="What was subtracted from pixels of 0 to 1: a number (one a channel: with "
             "commas), an image, a .npz (`mean`, or `images` to take the mean of), or a study's "
-            "samples.parquet. A wrong mean costs most of the pictures."
+            "samples.parquet. A wrong mean costs most of the pictures, an inexact one the kinks."
         ),
     ] = "0",
     std: Annotated[str, typer.Option(help="What that was divided by; given likewise.")] = "1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from distforget import cell, methods, selection
+from distforget.image_config import IMAGE_METRICS
 from distforget.study import MethodChoice, Study
 from distforget.tracks import image, track
 from distforget.tracks.base import RetainBatches
@@ -179,13 +181,26 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
     tables = cell.ask(trained.learner, asked, identity)
     scores = tables["scores"].to_pandas().pivot(index="sample_id", columns="metric", values="value")
     assert len(scores) == len(asked)
-    assert ((scores["ssim_p_value"] > 0) & (scores["ssim_p_value"] <= 1)).all()
+    assert set(scores.columns) == set(IMAGE_METRICS)
+    for name in ("ssim", "kink", "loss"):
+        assert ((scores[f"{name}_p_value"] > 0) & (scores[f"{name}_p_value"] <= 1)).all()
+    np.testing.assert_allclose(scores["label_probability"], np.exp(-scores["loss"]))
     difference = scores["ssim"] - scores["ssim_null"]
     np.testing.assert_allclose(scores["ssim_contrast"], difference, atol=1e-12)
     assert len(tables["reconstructions"]) == len(asked)
     assert {len(p) for p in tables["reconstructions"]["pixels"].to_pylist()} == {SIDE * SIDE}
     again = cell.ask(trained.learner, asked, identity)
     assert again["scores"].equals(tables["scores"])  # the attack draws the same
+
+
+def test_a_cnn_has_evidence_for_every_sample(trained: Trained, tmp_path: Path) -> None:
+    asked, target = study(), selection.target_row(trained.samples, 1)
+    folder = image.materialise_model({"kind": "cnn", "layers": [4], "bias": "first"}, tmp_path)
+    learner = track("image").open_learner(folder, asked, asked.models[0], "cpu", trained.samples)
+    found = learner.score(["0"], target).values
+    of_mlps = {"kinks", "kink_closeness", "kink_p_value", "span_score"}
+    assert set(found) == set(IMAGE_METRICS) - of_mlps
+    assert all(np.isfinite(value).all() for value in found.values())
 
 
 def test_only_the_metrics_asked_for_are_written(trained: Trained) -> None:

@@ -64,6 +64,9 @@ def test_training_is_written_down(study: Undisturbed) -> None:
         assert rows["loss"].iloc[-1] < rows["loss"].iloc[0]
         assert rows["held_out_accuracy"].between(0, 1).all()
         assert (rows["kkt_residual"] > 0).all()
+        free = rows["kkt_residual_free"]
+        assert free.iloc[:-1].isna().all()
+        assert 0 < free.iloc[-1] <= rows["kkt_residual"].iloc[-1]
     left_out = 30 - training.groupby("nearest", dropna=False)["tokens"].max() / 60
     assert left_out.tolist() == [1, 3, 0]
 

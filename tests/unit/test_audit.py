@@ -153,6 +153,35 @@ def test_a_network_whose_inputs_were_divided_is_read_too() -> None:
     assert auc(inside, outside) > 0.8
 
 
+def test_a_gradient_is_read_where_the_weights_are_not(tmp_path: Path) -> None:
+    """Few steps at a constant rate: far from stationary, yet Adam's moment is the gradient."""
+    one = trained_on_strokes()[1]
+    model = build(one.model.config, torch.Generator().manual_seed(1))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        logits_NK = model(one.members.images_NCHW)
+        torch.autograd.backward(torch.nn.functional.cross_entropy(logits_NK, one.members.labels_N))
+        optimizer.step()
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"net": model.state_dict(), "optimizer": optimizer.state_dict()}, path)
+    np.savez(tmp_path / "mean.npz", mean=MEAN.numpy())
+    given = (path, "--samples", MEMBERS, "--mean", tmp_path / "mean.npz")
+    found = {}
+    for name, more in (("weights", ()), ("gradient", ("--optimizer", path))):
+        said = invoke(*given, *more, "--to", tmp_path / f"{name}.png")
+        with np.load(tmp_path / f"{name}.npz") as arrays:
+            images_NCHW = torch.from_numpy(arrays["images"]).permute(0, 3, 1, 2).double()
+        inside, outside = (
+            best_matches(images_NCHW, part.images_NCHW + MEAN, MEAN).ssim_M.numpy()
+            for part in (one.members, one.strangers)
+        )
+        found[name] = (auc(inside, outside), said)
+    assert "nothing can be read from them" in found["weights"][1]
+    assert "the candidates explain the gradient" in found["gradient"][1]
+    assert found["gradient"][0] > 0.9
+
+
 # Files that people have.
 
 

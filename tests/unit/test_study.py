@@ -376,7 +376,7 @@ def test_planning_loads_neither_torch_nor_ray() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.split("\n")[:2] == [
-        "28",
+        "32",
         "[]",
     ]  # 2 doses x (2 targets x 5 methods + retrain of one)
 

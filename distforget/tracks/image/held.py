@@ -120,7 +120,7 @@ def read_samples(path: Path) -> pa.Table:
     Raises:
         UsageError: it is none.
     """
-    wanted = {"sample_id", "role", "pixels", "height", "width", "channels", "answer"}
+    wanted = {"sample_id", "role", "pixels", "height", "width", "channels", "answer", "fill_rank"}
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
@@ -138,8 +138,8 @@ def read_statistic(given: str, shape: tuple[int, int, int], option: str) -> Tens
 
     Args:
         given: a number, or one a channel with commas; an image; a .npz file of `mean` (or `std`),
-            or of `images`, whose statistic is taken; a study's samples.parquet, of its samples of
-            role other.
+            or of `images`, whose statistic is taken; a study's samples.parquet, of the other
+            samples that all its models were trained on, as studies do it.
 
     Raises:
         UsageError: it is none of these, or of another size.
@@ -155,7 +155,9 @@ def read_statistic(given: str, shape: tuple[int, int, int], option: str) -> Tens
         raise UsageError(f"{option} {given}: neither a number nor a file")
     elif path.suffix == ".parquet":
         others = read_samples(path)
-        others = others.filter(pc.equal(others["role"], "other"))
+        others = others.filter(
+            pc.and_(pc.equal(others["role"], "other"), pc.is_null(others["fill_rank"]))
+        )
         found = _statistic(torch.from_numpy(dataset.pixels_of(others)), name)
     elif path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
