@@ -130,7 +130,8 @@ def check(
         ssim_p_value. See `learner.ImageLearner.score` and `nulls.against_nulls`.
     """
     weight = next(model.parameters())
-    images_NCHW = ((held.images_NCHW - inputs.mean_CHW) / inputs.std_CHW).to(weight)
+    mean_CHW, std_CHW = (part.to(weight) for part in inputs)
+    images_NCHW = (held.images_NCHW.to(weight) - mean_CHW) / std_CHW
     labels_N = held.labels_N.to(weight.device)
     with torch.no_grad():
         logits_NK = model(images_NCHW).double()
