@@ -83,12 +83,13 @@ def test_a_chinese_study_sees_what_is_known_and_what_is_forgotten(tmp_path: Path
     assert km["pre_unlearn"].to_dict() == {"other": 1.0, "similar": 1.0, "target": 1.0}
     assert km["pre_finetune"].max() < 0.1
     compared = pd.read_parquet(tables / "comparisons.parquet").query("experiment == 'E4'")
-    assert set(compared["metric"]) == {KM}
-    forgotten = compared[compared["quantity"] == "post-pre_unlearn"]["difference"]
+    assert set(compared["metric"]) == {KM, "answer_probability"}
+    forgotten = compared.query("quantity == 'post-pre_unlearn' and metric == @KM")["difference"]
     assert len(forgotten) == TARGETS
     assert forgotten.mean() < -0.5
-    (verdict,) = [line for line in ended.text.splitlines() if "E4 target: post-pre_unlearn" in line]
-    assert "supported" in verdict
+    said = [line for line in ended.text.splitlines() if "E4 target: post-pre_unlearn" in line]
+    assert len(said) == 2
+    assert all("supported" in verdict for verdict in said)
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
