@@ -4,8 +4,8 @@ The interval is the studentised bootstrap (bootstrap-t) over targets, seeds nest
 is its mean over seeds, whole targets are drawn again, and each resample's mean is divided by its
 own standard error. It was chosen by simulation (`benchmarks/coverage.py`): of 5 targets the 95 %
 interval holds the true mean in 92 to 96 %, of normal and of skewed scores (88 % of scores half of
-which are 0, or nothing but noise about it), Student's t in 84 to 95 %, BCa in 79 to 86 %, the percentile
-interval in 76 to 84 %. The price is length.
+which are 0, or nothing but noise about it), Student's t in 84 to 95 %, BCa in 79 to 86 %, the
+percentile interval in 76 to 84 %. The price is length.
 
 A p-value is the greater of the bootstrap's and Student's t: with 5 targets the bootstrap's far
 tail, which Holm's correction of many verdicts asks for, is too short (12 % false verdicts among 40
