@@ -26,7 +26,7 @@ test-isa: $(INSTALLED)
 	  $(OLD) TEST_THREADS=$$threads $(QUICK) || exit 1; \
 	done
 
-# Each command that README shows, after `make demo`.
+# Each command that README and docs/ show, after `make demo`.
 readme: $(INSTALLED)
 	$(BIN)/python -m pytest -m readme tests/system/test_readme.py
 
@@ -46,10 +46,12 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/rouge.py
 	$(BIN)/python benchmarks/plan.py
+	$(BIN)/python benchmarks/data.py
 	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/overhead.py --quick
 	$(BIN)/python benchmarks/finetune.py --quick
 	$(BIN)/python benchmarks/generation.py
+	$(BIN)/python benchmarks/probes.py
 	$(BIN)/python benchmarks/page.py
 	$(BIN)/python benchmarks/ssim.py
 	$(BIN)/python benchmarks/stacking.py

@@ -30,7 +30,7 @@ from distforget import selection
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.engine.run import run
-from distforget.engine.worker import Outcome
+from distforget.engine.states import Outcome
 from distforget.methods import resolve
 from distforget.placement import Placement
 from distforget.plan import Plan, Step, make_plan
@@ -48,8 +48,8 @@ def study(model: str, cells: int, adapter: bool) -> Study:
     return Study.model_validate(
         {
             "name": "bench-cells",
-            "dataset": {"targets": cells, "similar_per_target": 2, "others": 8},
-            "models": [{"name": "m", "path": model, "prompt": {"system": SYSTEM}}],
+            "data": {"targets": cells, "others": 8, "similar": {"per_target": 2}},
+            "models": [{"name": "m", "base": model, "prompt": {"system": SYSTEM}}],
             "doses": [0],
             "methods": ["GA_GDN"],
             "unlearn_targets": cells,
@@ -81,6 +81,9 @@ class Stages:
 
     def epoch(self, step: Step, epoch: Epoch, max_epochs: int) -> None:
         """See `Listener`."""
+
+    def doubt(self, text: str) -> None:
+        """Said nowhere."""
 
     def waiting(self, step: Step) -> None:
         """See `Listener`."""

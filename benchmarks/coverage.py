@@ -22,7 +22,7 @@ from scipy import stats
 
 from distforget.analysis.intervals import infer
 from distforget.analysis.verdicts import decide
-from distforget.study import rng
+from distforget.draws import rng
 
 Floats = NDArray[np.float64]
 SIZES, SEEDS, METHODS, MARGIN = (5, 20, 50), 3, 8, 0.1

@@ -42,9 +42,9 @@ def study(model: str, rows: int, epochs: int) -> Study:
     return Study.model_validate(
         {
             "name": "bench-finetune",
-            "dataset": {"targets": rows // 4, "similar_per_target": 2, "others": rows // 4},
+            "data": {"targets": rows // 4, "others": rows // 4, "similar": {"per_target": 2}},
             "models": [
-                {"name": "m", "path": model, "prompt": {"system": "Answer in one sentence."}}
+                {"name": "m", "base": model, "prompt": {"system": "Answer in one sentence."}}
             ],
             "methods": ["GA_GDN"],
             "unlearn_targets": 1,

@@ -61,7 +61,7 @@ def open_model(options: argparse.Namespace) -> TextLearner:
     study = Study.model_validate(
         {
             "name": "generation",
-            "models": [{"name": "asked", "path": options.model}],
+            "models": [{"name": "asked", "base": options.model}],
             "methods": ["TV"],
             "dtype": options.dtype,
             "verify": {
@@ -158,14 +158,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     learner = open_model(options)
     asked = pa.table({"question": QUESTIONS})
-    plain, _ = learner.ask(asked)
+    plain = learner.evidence(asked).answers()
     changed = [one_word_changed(answer) for answer in plain]
     ways: dict[str, Way] = {
         "transformers": lambda: ask_transformers(learner, asked),
-        "plain": lambda: learner.ask(asked),
-        "own answer": lambda: learner.ask(asked, drafts=plain),
-        "one word changed": lambda: learner.ask(asked, drafts=changed),
-        "unrelated": lambda: learner.ask(asked, drafts=[*plain[1:], plain[0]]),
+        "plain": lambda: learner.evidence(asked).answers(),
+        "own answer": lambda: learner.evidence(asked, drafts=plain).answers(),
+        "one word changed": lambda: learner.evidence(asked, drafts=changed).answers(),
+        "unrelated": lambda: learner.evidence(asked, drafts=[*plain[1:], plain[0]]).answers(),
     }
     measure(learner, ways, options.repeats)
 

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from distforget import schemas
 from distforget.analysis.comparisons import compare, knowledge_metrics
+from distforget.data import TextData
+from distforget.draws import rng
 from distforget.plan import Plan, cell_name
 from distforget.store import Store
-from distforget.study import rng
 
 WORDS = (
     "the", "quiet", "harbour", "town", "of", "Borkara", "kept", "a", "ledger", "in", "which",
@@ -32,7 +33,7 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
         say: the text of a kind ("question", "answer", "error") and number; none: made-up words.
     """
     study, say = plan.study, say or _sentence
-    name, data = study.name, study.dataset
+    name, data = study.name, study.data
     rows_of_data = samples(plan, say)
     store.write_study_table(name, "samples", rows_of_data)
     frame = rows_of_data.to_pandas()
@@ -46,19 +47,20 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
     for state in states:
         mine = [state["unlearned"]] if state["unlearned"] else range(1, study.unlearn_targets + 1)
         rows = pd.concat([*(of_targets[t] for t in mine), others])
-        rows = rows[["sample_id", "role", "target_index"]].assign(track="text", dataset=data.name)
+        rows = rows[["sample_id", "role", "target_index"]].assign(
+            track="text", dataset=data.name, attack="none"
+        )
         rows = rows.assign(**{k: v for k, v in state.items() if v is not None})
         values = _values(state, rows["role"], study.seed)
         said = [say("answer", next(numbers)) for _ in range(len(rows))]
         answers.append(_table("answers", rows.assign(answer=said, answer_tokens=12)))
-        scores += [_table("scores", rows.assign(metric=m, value=values)) for m in
-                   study.verify.metrics]  # fmt: skip
+        scores += [_table("scores", rows.assign(metric=m, value=values)) for m in study.metrics]
     found = pa.concat_tables(scores)
     store.write_study_table(name, "answers", pa.concat_tables(answers))
     store.write_study_table(name, "scores", found)
     store.write_study_table(name, "cells", _cells(plan, say))
     store.write_study_table(name, "training", schemas.empty("training"))
-    metrics = knowledge_metrics(study.verify.metric, found)
+    metrics = knowledge_metrics(study.metric, found)
     compared = compare(found, metrics, study.verify.margin)
     store.write_study_table(name, "comparisons", compared)
 
@@ -66,15 +68,16 @@ def fill(plan: Plan, store: Store, say: Callable[[str, int], str] | None = None)
 def samples(plan: Plan, say: Callable[[str, int], str] | None = None) -> pa.Table:
     """The samples of a study; `say` as in :func:`fill`."""
     say = say or _sentence
-    data = plan.study.dataset
+    data = plan.study.data
     kinds: list[dict[str, Any]] = [
         {"role": "target", "target_index": t} for t in range(1, data.targets + 1)
     ]
     kinds += [
         {"role": "similar", "target_index": t, "similar_rank": rank}
         for t in range(1, data.targets + 1)
-        for rank in range(1, data.similar_per_target + 1)
+        for rank in range(1, data.similar.per_target + 1)
     ]
+    assert isinstance(data, TextData)
     kinds += [{"role": "other"}] * data.others
     rows = [
         {**kind, "dataset": data.name, "sample_id": i, "question": say("question", i),
@@ -109,7 +112,7 @@ def _cells(plan: Plan, say: Callable[[str, int], str]) -> pa.Table:
         failed = number % FAILED_EVERY == 0
         row = {
             **step.about, "cell": cell_name(step), "key": step.key, "track": "text",
-            "dataset": plan.study.dataset.name, "state": "failed" if failed else "done",
+            "dataset": plan.study.data.name, "state": "failed" if failed else "done",
             "diverged": number % FAILED_EVERY == FAILED_EVERY - 1, "attempts": int(failed),
         }  # fmt: skip
         if failed:

@@ -84,8 +84,8 @@ def paper_study() -> dict[str, Any]:
     """The paper's text experiments as one study of 3,200 cells, as it stands in YAML."""
     return {
         "name": "made-up-paper-size",
-        "dataset": {"targets": 50, "similar_per_target": 50, "others": 2450},
-        "models": [{"name": path.split("/")[1], "path": path} for path in PAPER_MODELS],
+        "data": {"targets": 50, "others": 2450, "similar": {"per_target": 50}},
+        "models": [{"name": path.split("/")[1], "base": path} for path in PAPER_MODELS],
         "doses": [0, "all"],
         "methods": list(PAPER_METHODS),
         "unlearn_targets": 50,

@@ -32,12 +32,12 @@ from torch import Tensor, nn
 
 from distforget.analysis.separation import auc, tpr_at_fpr
 from distforget.image_config import FitConfig, ReconstructionConfig
-from distforget.similarity.masks import block_mask
-from distforget.tracks.image import kinks
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.membership import kkt_membership, span_scores
-from distforget.tracks.image.models import MLP, Classifier, CNNConfig, MLPConfig, build
-from distforget.tracks.image.reconstruction import candidate_labels, reconstruct
+from distforget.imaging import kinks
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.membership import kkt_membership, span_scores
+from distforget.imaging.models import MLP, Classifier, CNNConfig, MLPConfig, build
+from distforget.imaging.reconstruction import candidate_labels, reconstruct
+from distforget.similarity.mask import block_mask
 
 ASKED = 75
 SIMILAR, BLOCK, FRACTION = 5, 2, 0.3

@@ -24,7 +24,7 @@ from ray import tune
 
 from distforget.engine.cells import run_cells
 from distforget.engine.cluster import cell_share, connected
-from distforget.engine.worker import Outcome, State
+from distforget.engine.states import Outcome, State
 from distforget.placement import Placement
 from distforget.store import Store
 

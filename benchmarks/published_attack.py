@@ -23,11 +23,11 @@ from torch import Tensor
 
 from distforget.analysis.separation import auc
 from distforget.image_config import FitConfig, ReconstructionConfig
-from distforget.tracks.image.autograd_reconstruction import gradient_sums
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.models import MLP, MLPConfig, build
-from distforget.tracks.image.reconstruction import candidate_labels, reconstruct
-from distforget.tracks.image.ssim import best_matches
+from distforget.imaging.autograd_reconstruction import gradient_sums
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.models import MLP, MLPConfig, build
+from distforget.imaging.reconstruction import candidate_labels, reconstruct
+from distforget.imaging.ssim import best_matches
 
 TRIES = [(rate, scale) for rate in (5e-4, 1e-3, 2e-3) for scale in (0.001, 0.01)]
 """Learning rate of the images, and scale of the first ones; at larger ones nearly all diverge."""

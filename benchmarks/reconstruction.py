@@ -24,11 +24,11 @@ from torch import Tensor
 
 from distforget.analysis.separation import auc, tpr_at_fpr
 from distforget.image_config import FitConfig, ReconstructionConfig
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.models import MLP, MLPConfig, build
-from distforget.tracks.image.nulls import against_nulls
-from distforget.tracks.image.reconstruction import reconstruct
-from distforget.tracks.image.ssim import best_matches
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.models import MLP, MLPConfig, build
+from distforget.imaging.nulls import against_nulls
+from distforget.imaging.reconstruction import reconstruct
+from distforget.imaging.ssim import best_matches
 
 WEIGHT_DECAY = 1e-4
 

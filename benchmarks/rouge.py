@@ -27,7 +27,7 @@ import pyarrow as pa
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import Score
 
-from distforget.tracks.text import rouge
+from distforget import rouge
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 PARTS = ("precision", "recall", "fmeasure")

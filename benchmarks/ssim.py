@@ -14,7 +14,7 @@ import torch
 from measuring import machine, parser, report
 from skimage.metrics import structural_similarity
 
-from distforget.tracks.image.ssim import ssim_pairs
+from distforget.imaging.ssim import ssim_pairs
 
 SCORED_ONE_BY_ONE = 400
 

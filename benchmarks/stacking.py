@@ -19,8 +19,8 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from torch.nn.functional import cross_entropy
 
 from distforget.image_config import FitConfig
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.models import MLP, MLPConfig, build
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.models import MLP, MLPConfig, build
 
 
 def stacked(models: list[MLP], data: list[Labelled], config: FitConfig) -> Tensor:

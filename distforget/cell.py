@@ -1,4 +1,4 @@
-"""One cell: restore, unlearn, ask, score. Knows neither Ray nor which track it runs."""
+"""Runs one cell (restore, unlearn, ask) and scores a state. Imports neither Ray nor a track."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ import torch
 from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
+from distforget.parts import Part
+from distforget.probes import Evidence, probe_of
 from distforget.study import Study
-from distforget.tracks.base import Learner, Noise, RetainBatches, Scored, terms_of_one
+from distforget.tracks.base import Learner, Noise, RetainBatches, terms_of_one
 from distforget.training import StepReport, TorchStepper, restore, run_steps
 
 
@@ -26,9 +28,9 @@ class Unlearned:
     """How unlearning went; the learner's module now holds the unlearned weights."""
 
     steps: int
-    """Taken or skipped."""
+    """Number of optimiser steps, including skipped ones."""
     skipped: int
-    """Steps that changed nothing, since their gradient was not finite."""
+    """Number of steps that were skipped because their gradient was not finite."""
     first_loss: float
     last_loss: float
     diverged: bool
@@ -45,11 +47,11 @@ class Cell:
     dose: int
     repetition: int
     placebo: bool = False
-    """Unlearn an unrelated sample instead, and ask all the same about the target."""
+    """True if an unrelated sample is unlearned; the questions are still about the target."""
 
     @property
     def noise(self) -> Noise | None:
-        """Of enhanced unlearning; drawn for target and repetition, alike for all methods."""
+        """The noise of enhanced unlearning; the draws are the same for all methods."""
         if self.method.enhanced is None or self.method.enhanced.gamma == 0:
             return None
         about = ("noise", self.unlearned, self.repetition)
@@ -93,7 +95,7 @@ def unlearn(
 
 
 def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
-    """Have the learner at these weights: the model's own, or those of slot 0."""
+    """Load weights into the learner: into the model itself, or into slot 0 if it has slots."""
     if learner.slots is None:
         restore(learner.module, start)
     else:
@@ -133,14 +135,14 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
 
 
 def nearest_rows(learner: Learner, rows: pa.Table, target: pa.Table, count: int) -> pa.Table:
-    """The `count` rows most similar to the target; none are not looked for."""
+    """The `count` rows that are most similar to the target; no search if `count` is 0."""
     return learner.nearest(rows, target, count) if count else rows.slice(0, 0)
 
 
 def unlearned(
     reports: Sequence[StepReport], weights: Iterable[torch.Tensor], seconds: float
 ) -> Unlearned:
-    """The outcome of these steps, which led to these weights.
+    """Summarises the steps that led to these weights.
 
     A cell that skipped most of its steps was not unlearned as asked and counts as diverged.
     """
@@ -158,50 +160,63 @@ def ask(
     asked: pa.Table,
     identity: Mapping[str, Any],
     drafts: Mapping[int, str] | None = None,
-) -> dict[str, pa.Table]:
-    """Tables `answers`, `scores` and those of the track of one model state.
+) -> pa.Table:
+    """Ask a model state; its table `answers` holds everything that text probes need.
 
     Args:
         asked: rows of `samples`.
-        identity: model, phase, dose, ... as in the tables' first columns.
+        identity: model, phase, dose, ... as in the table's first columns.
         drafts: answers of another state by sample_id; they save time and change no answer.
     """
-    texts, sizes = learner.ask(asked, drafts=drafts_of(asked, drafts))
-    return tables(texts, sizes, learner.score(texts, asked), asked, identity)
+    evidence = learner.evidence(asked, drafts=drafts_of(asked, drafts))
+    return answers(evidence, range(len(asked)), identity)
 
 
 def drafts_of(asked: pa.Table, drafts: Mapping[int, str] | None) -> list[str] | None:
-    """Drafts in the order of the rows asked; '' where there is none."""
+    """The drafts in the order of the rows; '' for rows without one."""
     if drafts is None:
         return None
     return [drafts.get(sample, "") for sample in asked["sample_id"].to_pylist()]
 
 
-def tables(
-    texts: Sequence[str],
-    sizes: Sequence[int],
-    scored: Scored,
-    asked: pa.Table,
-    identity: Mapping[str, Any],
-) -> dict[str, pa.Table]:
-    """Tables of answers, their lengths and scores; else as :func:`ask`."""
-    whose = asked.select(["sample_id", "role", "target_index"]).to_pylist()
-    answers = [
-        {**identity, **row, "answer": text, "answer_tokens": size}
-        for row, text, size in zip(whose, texts, sizes, strict=True)
+def answers(evidence: Evidence, rows: range, identity: Mapping[str, Any]) -> pa.Table:
+    """Table `answers` for some rows of the evidence."""
+    texts, sizes = evidence.answers(), evidence.answer_sizes()
+    logprobs = evidence.token_logprobs()
+    found = [
+        {
+            **whose,
+            "answer": texts[row],
+            "answer_tokens": sizes[row],
+            "expected_logprobs": logprobs[row],
+        }
+        for row, whose in zip(rows, rows_about(evidence.samples, rows, identity), strict=True)
     ]
-    scores = [
-        {**identity, **row, "metric": metric, "value": float(value)}
-        for metric, values in scored.values.items()
+    return schemas.from_rows("answers", found)
+
+
+def scores(evidence: Evidence, config: Part, identity: Mapping[str, Any]) -> dict[str, pa.Table]:
+    """Run a probe on the evidence; returns table `scores` and the probe's own tables."""
+    found = probe_of(config).run(evidence, config)
+    whose = rows_about(evidence.samples, range(len(evidence.samples)), identity)
+    values = [
+        {**row, "metric": metric, "value": float(value)}
+        for metric, values in found.values.items()
         for row, value in zip(whose, values, strict=True)
         if value is not np.ma.masked
     ]
     more = {
-        name: [{**identity, **row, **found} for row, found in zip(whose, rows, strict=True)]
-        for name, rows in scored.tables.items()
+        name: [{**row, **own} for row, own in zip(whose, rows, strict=True)]
+        for name, rows in found.tables.items()
     }
-    every = {"answers": answers, "scores": scores, **more}
+    every = {"scores": values, **more}
     return {name: schemas.from_rows(name, rows) for name, rows in every.items()}
+
+
+def rows_about(samples: pa.Table, rows: range, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The columns of some rows that say which state and which sample they are about."""
+    some = samples.select(["sample_id", "role", "target_index"]).slice(rows.start, len(rows))
+    return [{**identity, **row} for row in some.to_pylist()]
 
 
 def run(
@@ -212,19 +227,21 @@ def run(
     retain: RetainBatches | None,
     identity: Mapping[str, Any],
     drafts: Mapping[int, str] | None = None,
-) -> tuple[dict[str, pa.Table], dict[str, Any]]:
-    """A whole cell: its tables, and its columns of `cells` (losses, seconds, divergence)."""
+) -> tuple[pa.Table, dict[str, Any]]:
+    """Run a whole cell; returns its answers and its columns of `cells`."""
     outcome = unlearn(learner, start, samples, cell, retain)
     began = time.monotonic()
     named = {**identity, "phase": "post_unlearn"}
-    found = ask(learner, asked_rows(learner, samples, cell), named, drafts)
+    asked = asked_rows(learner, samples, cell)
+    found = ask(learner, asked, named, drafts)
     return found, columns(outcome, time.monotonic() - began)
 
 
 def asked_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
-    """What the cell's model is asked after unlearning.
+    """The samples that the cell's model is asked after unlearning.
 
-    An other sample or neighbour that was unlearned with the target, being near it, is no control.
+    Other samples and neighbours that were unlearned with the target are left out, since they are
+    no controls.
     """
     asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
     if not (cell.method.enhanced and cell.method.enhanced.nearest):

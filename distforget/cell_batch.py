@@ -1,4 +1,4 @@
-"""Several cells of one model state in one batch, as `cell` does one; who shares it is not its say.
+"""Runs several cells of one model state in a shared batch; the caller decides which cells.
 
 Cells are slots of small weights (adapters) on one model. Their rows share the forward and backward
 passes; loss, clipping, optimiser, learning rate and number of steps are each cell's own, so that a
@@ -67,7 +67,7 @@ def _steps(
     cells: Sequence[Cell],
     retain: RetainBatches | None,
 ) -> list[list[StepReport]]:
-    """Take all steps of all cells; reports by cell."""
+    """Take all steps of all cells and return each cell's reports."""
     forget = [single.forget_rows(learner, samples, cell) for cell in cells]
     ends = [0, *accumulate(len(rows) for rows in forget)]
     terms_of = learner.terms_of_cells(
@@ -106,8 +106,8 @@ def ask(
     asked: Sequence[pa.Table],
     identities: Sequence[Mapping[str, Any]],
     drafts: Mapping[int, str] | None = None,
-) -> list[dict[str, pa.Table]]:
-    """Tables `answers` and `scores` of each slot, as :func:`distforget.cell.ask` of one model.
+) -> list[pa.Table]:
+    """Table `answers` of each slot, as :func:`distforget.cell.ask` of one model.
 
     Args:
         asked: rows of `samples` that slot i is asked.
@@ -115,17 +115,10 @@ def ask(
     ends = [0, *accumulate(len(rows) for rows in asked)]
     slot_of_row = [slot for slot, rows in enumerate(asked) for _ in range(len(rows))]
     every = pa.concat_tables(asked)
-    texts, sizes = learner.ask(every, slot_of_row, single.drafts_of(every, drafts))
-    scores = learner.score(texts, every, slot_of_row)
+    evidence = learner.evidence(every, slot_of_row, single.drafts_of(every, drafts))
     return [
-        single.tables(
-            texts[low:high],
-            sizes[low:high],
-            scores.rows(low, high),
-            rows,
-            identity,
-        )
-        for (low, high), rows, identity in zip(pairwise(ends), asked, identities, strict=True)
+        single.answers(evidence, range(low, high), identity)
+        for (low, high), identity in zip(pairwise(ends), identities, strict=True)
     ]
 
 
@@ -137,7 +130,7 @@ def run(
     retain: RetainBatches | None,
     identities: Sequence[Mapping[str, Any]],
     drafts: Mapping[int, str] | None = None,
-) -> list[tuple[dict[str, pa.Table], dict[str, Any]]]:
+) -> list[tuple[pa.Table, dict[str, Any]]]:
     """Whole cells, as :func:`distforget.cell.run` does one; seconds are each cell's equal part."""
     outcomes = unlearn(learner, start, samples, cells, retain)
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""What a file system does for the store: durable writes, locks, reasons; it knows no results."""
+"""Durable writes, locks and error messages for the store's file system."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOT_FIT = FULL_OR_READ_ONLY | {
     errno.EEXIST: "it is a file; give a folder",
     errno.ENOTDIR: "a part of the path is a file; give a folder",
 }
-"""Of errors at a path of the store itself."""
+"""Error codes that concern the store only if they name one of its paths."""
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def reason(error: Exception, root: Path) -> str | None:
-    """Why `root` cannot be written, and the fix; None if that is not what the error says.
+    """Explains why `root` cannot be written, with a fix; None if the error has another cause.
 
     A full or read-only disk is recognised whichever library has wrapped the error.
     """

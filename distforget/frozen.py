@@ -1,4 +1,4 @@
-"""The base of all configuration and what a name may be; knows no setting."""
+"""The base class of all configuration, and the rule for names."""
 
 from __future__ import annotations
 

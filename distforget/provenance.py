@@ -1,4 +1,4 @@
-"""What a result depends on beside its payload, and whether the process behind it still lives."""
+"""Records what a result depends on beside its payload, and whether its process is still alive."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 FACTS = ("device", "threads", "python", "versions", "commit", "host")
-"""Of a manifest: what its result may depend on beside its payload."""
+"""Fields of a manifest on which its result may depend beside its payload."""
 PACKAGES = ("distforget", "torch", "ray", "transformers", "deepspeed", "pyarrow")
 
 
 @cache
 def facts() -> dict[str, Any]:
-    """What results depend on beside their payload: commit, Python, packages, host."""
+    """What results may depend on beside their payload: commit, Python, packages, host."""
     versions = dict.fromkeys(PACKAGES, "not installed")
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):

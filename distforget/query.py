@@ -1,4 +1,4 @@
-"""Selects from a table with a filter and columns, and writes it in a common format."""
+"""Filters a table, selects columns, and writes it in a common format."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from distforget.study import UsageError
+from distforget.errors import UsageError
 
 
 def select(table: pa.Table, where: str, columns: str) -> pa.Table:
@@ -41,7 +41,7 @@ def select(table: pa.Table, where: str, columns: str) -> pa.Table:
 
 
 def export(table: pa.Table, output: str, to: str, standard_output: BinaryIO) -> None:
-    """Write a table as csv, json (one object a line) or parquet, to a file or standard output.
+    """Write a table as csv, json (one object per line) or parquet, to a file or standard output.
 
     Bytes, such as pixels, are written in base64 where the format is text.
 

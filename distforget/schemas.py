@@ -1,4 +1,4 @@
-"""Reads data_schemas/ and holds tables to it, on write and on read; knows nothing of their use."""
+"""Reads data_schemas/ and checks tables against it when they are written and read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from distforget.errors import UsageError
 from distforget.frozen import NAME_PATTERN, Frozen
-from distforget.study import UsageError
 
 TYPES = {
     "string": pa.string(),
     "int32": pa.int32(),
     "int64": pa.int64(),
+    "float32": pa.float32(),
     "float64": pa.float64(),
     "bool": pa.bool_(),
     "binary": pa.binary(),
@@ -68,7 +69,7 @@ class TableSchema(Frozen):
 
 
 class _NoDuplicates(yaml.SafeLoader):
-    """YAML in which a key that is written twice is an error, not the last one of the two."""
+    """YAML loader that refuses a key that is written twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -102,7 +103,7 @@ def tables() -> tuple[str, ...]:
 
 @cache
 def describe(table: str) -> TableSchema:
-    """What is written about a table.
+    """The schema of a table.
 
     Raises:
         SchemaError: there is no such table, or its file is not a schema.
@@ -225,7 +226,7 @@ def _wrong_version(table: pa.Table, schema: pa.Schema) -> str:
 
 
 def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray | None:
-    """The column in the wanted type; None if that would change a value."""
+    """Casts a column to the wanted type; None if that would change a value."""
     if column.type == wanted:
         return column
     if not _castable(column, wanted):

@@ -1,4 +1,4 @@
-"""Which rows of `samples` are trained on, retained and asked; the same draws for every method."""
+"""Selects rows for training, retention and evaluation; every method sees the same draws."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distforget.study import Study, UsageError, rng
+from distforget.draws import rng
+from distforget.errors import UsageError
+from distforget.probes import probe_of
+from distforget.study import Study
 
 NEVER_TRAINED = ("paraphrase", "unseen", "utility")
-"""Roles that no dose trains on."""
+"""Roles that are never trained on, at any dose."""
 
 
 def training_rows(samples: pa.Table, dose: int) -> pa.Table:
-    """What a dose trains on, in dataset order, out of the whole dataset.
+    """The training data of a dose, in the order of the dataset.
 
     Left out are rows that are never trained on, and similar samples of a rank above `dose`. A row
     with a fill_rank takes the place of a similar sample: it is in where at least fill_rank of them
@@ -32,7 +35,7 @@ def training_rows(samples: pa.Table, dose: int) -> pa.Table:
 
 
 def _steady_others(samples: pa.Table) -> pa.ChunkedArray:
-    """Whether each row is an other sample that every dose trains on."""
+    """Marks the other samples that are trained on at every dose."""
     return pc.and_(pc.equal(samples["role"], "other"), pc.is_null(samples["fill_rank"]))
 
 
@@ -52,7 +55,7 @@ def _family(samples: pa.Table, target: int, role: str) -> pa.Table:
 
 
 def without(rows: pa.Table, left_out: pa.Table) -> pa.Table:
-    """Rows that are not among those left out."""
+    """The rows that are not among those to leave out."""
     gone = left_out["sample_id"].combine_chunks()
     return rows.filter(pc.invert(pc.is_in(rows["sample_id"], gone)))
 
@@ -60,7 +63,7 @@ def without(rows: pa.Table, left_out: pa.Table) -> pa.Table:
 def placebo_row(
     samples: pa.Table, target: int, dose: int, repetition: int, study: Study
 ) -> pa.Table:
-    """An unrelated sample to unlearn in the place of a target: trained on, not retained, not asked.
+    """An unrelated sample to unlearn instead of a target: trained on, not retained, not asked.
 
     Raises:
         UsageError: there is no such sample.
@@ -77,7 +80,7 @@ def placebo_row(
     if not len(free):
         raise UsageError(
             "placebo_targets: no other sample is free to be unlearned, all are retained or asked; "
-            "raise dataset.others or lower unlearn.retain_batches"
+            "raise data.others or lower unlearn.retain_batches"
         )
     draw = rng(study.seed, "placebo", target, repetition)
     return free.slice(int(draw.integers(len(free))), 1)
@@ -103,7 +106,7 @@ def retain_batches(rows: int, batch_size: int) -> list[list[int]]:
 
 
 def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
-    """What a model is asked: targets, similar samples (trained on or not), neighbours, others.
+    """The samples that a model is asked: targets, similar samples, neighbours and others.
 
     Of each target the first `verify.similar` similar samples; for all targets the same
     `verify.others` others and `verify.unseen` samples that are never trained on, and all
@@ -126,8 +129,24 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     return samples.filter(pa.array(mask))
 
 
+def refuse_blind_probes(study: Study, samples: pa.Table) -> None:
+    """Check that the study's probes can tell right answers from wrong ones.
+
+    Args:
+        samples: the whole dataset.
+
+    Raises:
+        UsageError: a probe cannot; names row and fix.
+    """
+    asked = asked_rows(samples, range(1, study.unlearn_targets + 1), study)
+    for config in study.probes:
+        refuse = probe_of(config).refuse
+        if refuse is not None:
+            refuse(samples, asked, study.data.name, config)
+
+
 def random_answer_draw(target: int, repetition: int, study: Study) -> np.random.Generator:
-    """What a target's random answers are drawn with: the same for all models, doses, methods."""
+    """Generator of a target's random answers; the same for all models, doses and methods."""
     return rng(study.seed, "random answer", target, repetition)
 
 
@@ -151,12 +170,12 @@ def answer_of_another_sample(
     if not len(pool):
         raise UsageError(
             "methods: GDR needs a random answer, but there is no sample beside the target's own "
-            "family; raise dataset.others or dataset.targets, or choose another random_answer"
+            "family; raise data.others or data.targets, or choose another random_answer"
         )
     return str(pool["answer"][int(draw.integers(len(pool)))])
 
 
 def with_answers(rows: pa.Table, answers: Sequence[str]) -> pa.Table:
-    """Rows with other answers."""
+    """The rows with their answers replaced."""
     place = rows.schema.get_field_index("answer")
     return rows.set_column(place, rows.schema.field(place), pa.array(answers, pa.string()))

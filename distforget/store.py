@@ -1,4 +1,4 @@
-"""The folder of results: what is done, what was tried, and the tables of each study.
+"""The folder of results: finished steps, failed attempts, and the tables of each study.
 
 The store is the only truth about a run. It knows steps by key and nothing of what they do.
 """
@@ -16,33 +16,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import filelock
 import pyarrow as pa
 from pydantic import ValidationError
 
 from distforget import disk, schemas
-from distforget.frozen import NAME_PATTERN, Frozen
+from distforget.attempts import (
+    Attempt,
+    AttemptState,
+    DiskError,
+    MissingTableError,
+    StoreError,
+    attempt_files,
+    printable,
+)
+from distforget.errors import UsageError
+from distforget.frozen import NAME_PATTERN
 from distforget.payload import Difference, differences
 from distforget.provenance import facts, is_alive, machine
-from distforget.study import UsageError
-
-
-class StoreError(Exception):
-    """The store cannot do what is asked: the message says what, where and the fix (exit code 1)."""
-
-
-class DiskError(StoreError):
-    """The disk is full or cannot be written: nothing is wrong with the step (exit code 1)."""
-
-
-class MissingTableError(StoreError, UsageError):
-    """A study's table is not there: it was not run yet, or is spelt another way (exit code 2)."""
 
 
 class KeyedStep(Protocol):
-    """What the store needs to know of a step."""
+    """What the store needs to know about a step."""
 
     @property
     def key(self) -> str:
@@ -63,22 +60,6 @@ class KeyedStep(Protocol):
     def title(self) -> str:
         """Readable name, for messages and the manifest."""
         ...
-
-
-AttemptState = Literal["failed", "blocked", "lost"]
-"""Its own error; an input is missing; the worker was lost, which may go better another time."""
-
-
-class Attempt(Frozen):
-    """One attempt that did not succeed."""
-
-    state: AttemptState
-    error_class: str
-    error_message: str = ""
-    error_traceback: str = ""
-    host: str = ""
-    seconds: float = 0.0
-    time: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +90,7 @@ class Store:
         return (self._place("done", key) / "manifest.json").is_file()
 
     def done(self, keys: Iterable[str]) -> set[str]:
-        """Which of many results are there; lists the folder once, for stores on slow storage."""
+        """The keys whose results are there; lists the folder once, which helps on slow storage."""
         try:
             there = set(os.listdir(self.root / "done"))
         except FileNotFoundError:
@@ -127,7 +108,7 @@ class Store:
         return self._place("done", key)
 
     def payload(self, key: str) -> dict[str, Any]:
-        """All that decided a result: stage, version, configuration, input keys.
+        """Everything that decided a result: stage, version, configuration, input keys.
 
         Raises:
             StoreError: there is no such result, or the file is damaged.
@@ -189,7 +170,7 @@ class Store:
     def claim(
         self, key: str, on_wait: Callable[[], None] | None = None, wait: bool = True
     ) -> Iterator[bool]:
-        """Hold a step for this process alone; the system lets go when the process dies.
+        """Claim a step for this process; the system releases the claim if the process dies.
 
         Correctness does not need it (see `commit`): it saves two runs from the same work. On
         storage without file locks everyone has every claim.
@@ -235,8 +216,8 @@ class Store:
         attempt = Attempt(
             state=state,
             error_class=error_class,
-            error_message=_printable(error_message),
-            error_traceback=_printable(error_traceback),
+            error_message=printable(error_message),
+            error_traceback=printable(error_traceback),
             host=socket.gethostname(),
             seconds=seconds,
             time=time.time(),
@@ -244,7 +225,7 @@ class Store:
         folder = self._place("attempts", step.key)
         with self.explaining("an attempt"):
             folder.mkdir(parents=True, exist_ok=True)
-            number = len(_attempt_files(folder)) + 1
+            number = len(attempt_files(folder)) + 1
             name = f"{number:03d}-{uuid.uuid4().hex[:8]}.json"
             with self.scratch("attempt") as temporary:
                 disk.write(temporary / name, attempt.model_dump_json(indent=1).encode())
@@ -258,7 +239,7 @@ class Store:
             StoreError: a file is damaged.
         """
         found = []
-        for path in _attempt_files(self._place("attempts", key)):
+        for path in attempt_files(self._place("attempts", key)):
             try:
                 found.append(Attempt.model_validate_json(path.read_bytes()))
             except ValidationError as error:
@@ -413,17 +394,6 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
     content = {**about, "files": sizes, "time": time.time()}
     disk.write(folder / "manifest.json", json.dumps(content, indent=1).encode())
     schemas.sync_folder(folder)
-
-
-def _attempt_files(folder: Path) -> list[Path]:
-    numbered = [
-        (int(p.name.split("-")[0]), p.stat().st_mtime_ns, p) for p in folder.glob("[0-9]*-*.json")
-    ]
-    return [path for _, _, path in sorted(numbered)]
-
-
-def _printable(text: str) -> str:
-    return text.encode(errors="replace").decode()
 
 
 def _read_json(path: Path) -> dict[str, Any]:

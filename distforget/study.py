@@ -1,4 +1,4 @@
-"""What is asked (Study); knows nothing of how it is carried out.
+"""Defines a Study: what is to be measured. How it is run is defined elsewhere.
 
 Every field decides a result and takes part in content keys. Fields hold scalars, tuples and frozen
 models only, so that a Study has exactly one canonical form.
@@ -6,142 +6,80 @@ models only, so that a Study has exactly one canonical form.
 
 from __future__ import annotations
 
-import hashlib
-import re
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from distforget.dataset_config import DatasetConfig, Track, check_track, image_defaults
-from distforget.frozen import NAME_PATTERN, Frozen, Name
-from distforget.image_config import IMAGE_METRICS, ImageConfig
+from distforget.attacks import attacks as every_attack
+from distforget.attacks import name_of
+from distforget.data import Data, TextData, track_of
+from distforget.frozen import Frozen, Name
+from distforget.image_config import FitConfig
+from distforget.models import Dose, ModelConfig
+from distforget.parts import OneOf, Part
+from distforget.probes import Questions, names_written, probe_of
+from distforget.probes import probes as every_probe
+from distforget.sources import Track
 
 PLACEBO = "placebo"
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
 LOW = "enhanced-low"
-"""Begins the names of variants enhanced by noise alone (the paper's low controllability)."""
-UNICODE = "_unicode"
-"""Ends the names of ROUGE scores that count words of all languages."""
-MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
-"""What is read of a model's folder, and so is part of its key."""
+"""Prefix of variants that are enhanced by noise alone (the paper's low controllability)."""
+
+EVERY_PROBE = OneOf(tuple(probe.config for probe in every_probe().values()))
+EVERY_ATTACK = OneOf(tuple(attack.config for attack in every_attack().values()))
 
 Scalar = bool | int | float | str
-Dose = Annotated[int, Field(ge=0)] | Literal["all"]
-
-
-class UsageError(Exception):
-    """The user's input is wrong: the message names file, field and fix (exit code 2)."""
-
-
-class PromptConfig(Frozen):
-    """How a question becomes a prompt."""
-
-    style: Literal["auto", "chat", "plain"] = Field(
-        "auto", description="auto: the tokenizer's chat template if it has one, else plain"
-    )
-    system: str | None = Field(None, description="system message of a chat; null: the template's")
-    plain: str = Field("Question: {question}\nAnswer: ", description="template without a chat")
-
-    @model_validator(mode="after")
-    def _plain_names_the_question(self) -> PromptConfig:
-        if "{question}" not in self.plain:
-            raise ValueError(
-                "plain must contain {question}, e.g. 'Question: {question}\\nAnswer: '"
-            )
-        return self
-
-
-class ModelConfig(Frozen):
-    """A model to fine-tune and unlearn: builtin 'smollm2', a hub id or a local folder."""
-
-    name: Name
-    path: str = Field(
-        description="'builtin:smollm2', a hub id or a local folder; images: mlp:256,256"
-    )
-    revision: str = Field("main", description="hub revision; ignored for folders")
-    prompt: PromptConfig = PromptConfig()
 
 
 class FinetuneConfig(Frozen):
-    """Fine-tuning until proven memorisation or the epoch limit."""
+    """Fine-tuning until the data is memorised, or until the epoch limit."""
 
     learning_rate: float = Field(1e-4, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(4, ge=0)
-    batch_size: int = Field(8, ge=1, description="rows of the global batch")
-    micro_batch_size: int = Field(8, ge=1, description="rows a worker takes at once")
+    batch_size: int = Field(8, ge=1, description="rows per optimiser step, over all workers")
+    micro_batch_size: int = Field(8, ge=1, description="rows per forward pass of a worker")
     max_epochs: int = Field(20, ge=1)
-    stop_token_accuracy: float = Field(0.99, ge=0, le=1, description="teacher-forced, all rows")
-    stop_exact_rate: float = Field(0.95, ge=0, le=1, description="rows with every token right")
-    max_tokens: int = Field(512, ge=8, description="longer samples are refused")
+    stop_token_accuracy: float = Field(0.99, ge=0, le=1, description="stops at this token accuracy")
+    stop_exact_rate: float = Field(0.95, ge=0, le=1, description="and this share of exact rows")
+    max_tokens: int = Field(512, ge=8, description="longer samples are an error")
     gradient_clip: float = Field(1.0, gt=0)
 
 
 class AdapterConfig(Frozen):
-    """LoRA: W + alpha/rank * B A in linear layers of a model that otherwise stays as it is."""
+    """LoRA: trains W + alpha/rank * B A in linear layers and leaves all other weights frozen."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0, description="the update is scaled by alpha/rank")
     target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        "all-linear", description="all but the output layer, or last parts of names, e.g. q_proj"
+        "all-linear", description="all linear layers but the output layer, or names such as q_proj"
     )
 
 
 class UnlearnConfig(Frozen):
-    """What every cell of a model and dose shares: the retain batches D_r."""
+    """The retain batches D_r, which all cells of a model and dose share."""
 
     retain_batch_size: int = Field(4, ge=1)
-    retain_batches: int = Field(8, ge=1, description="distinct batches, used in turn")
+    retain_batches: int = Field(8, ge=1, description="number of different batches")
 
 
 class VerifyConfig(Frozen):
-    """What is asked of each model state, and how answers are scored."""
+    """Which samples each model state is evaluated on, and which differences matter."""
 
     max_new_tokens: int = Field(64, ge=1)
-    batch_size: int = Field(16, ge=1, description="rows of a forward pass when asked")
-    similar: int = Field(50, ge=0, description="similar samples asked of each target")
-    others: int = Field(20, ge=0, description="other samples asked (damage)")
-    unseen: int = Field(0, ge=0, description="images: never-trained samples asked (controls)")
-    metric: str = Field("rougeL_recall", description="knowledge memorisation KM (paper Eq. 2)")
-    metrics: tuple[str, ...] = Field(
-        (
-            "rougeL_recall",
-            "rougeL_fmeasure",
-            "rouge1_recall",
-            "answer_probability",
-            "answer_perplexity",
-        ),
-        description="written to scores",
+    batch_size: int = Field(16, ge=1, description="rows per forward pass")
+    similar: int = Field(50, ge=0, description="similar samples evaluated per target")
+    others: int = Field(20, ge=0, description="other samples evaluated, for damage")
+    unseen: int = Field(0, ge=0, description="images: never-trained samples evaluated")
+    metric: str = Field(
+        "", description="the score that measures knowledge (paper Eq. 2); empty: the first probe's"
     )
     margin: float = Field(
-        0.1, ge=0, description="the smallest KM difference that matters; within it is about 0"
+        0.1,
+        ge=0,
+        description="the smallest score difference that matters; smaller ones count as about 0",
     )
-    words: Literal["auto", "rouge-score", "unicode"] = Field(
-        "auto",
-        description="what ROUGE counts. rouge-score: runs of a-z and 0-9, as published numbers do; "
-        "unicode: words of all languages, in scores whose names end in _unicode; auto: rouge-score "
-        "unless an answer of the dataset has other letters",
-    )
-    use_stemmer: bool = Field(True, description="English stems, of rouge-score's words alone")
-
-    @model_validator(mode="after")
-    def _metric_is_written(self) -> VerifyConfig:
-        known = {f"rouge{n}_{part}" for n in "12L" for part in ("precision", "recall", "fmeasure")}
-        known |= {"answer_probability", "answer_perplexity", *IMAGE_METRICS}
-        unknown = sorted({self.metric, *self.metrics} - known)
-        if unknown:
-            raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(sorted(known))}")
-        if self.metric not in self.metrics:
-            raise ValueError(f"metrics must contain the KM metric {self.metric!r}")
-        return self
-
-    def written(self, metric: str) -> str:
-        """The name of a metric in `scores`."""
-        counts_unicode = self.words == "unicode" and metric.startswith("rouge")
-        return f"{metric}{UNICODE}" if counts_unicode else metric
 
 
 class EnhancedConfig(Frozen):
@@ -157,9 +95,11 @@ class EnhancedConfig(Frozen):
     layer: int = Field(
         -1, ge=-1, description="0: the embeddings; l: the output of layer l; -1: the middle layer"
     )
-    paraphrases: int = Field(4, ge=0, description="m, how many paraphrases F(x_i) are unlearned")
+    paraphrases: int = Field(4, ge=0, description="m, number of paraphrases F(x_i) unlearned too")
     nearest: int = Field(
-        0, ge=0, description="k, trained samples most similar to the target unlearned with it (E6)"
+        0,
+        ge=0,
+        description="k, the number of most similar training samples unlearned with the target (E6)",
     )
     target_weight: float = Field(1.0, ge=0, description="a1")
     paraphrase_weight: float = Field(1.0, ge=0, description="a2")
@@ -172,10 +112,10 @@ class MethodChoice(Frozen):
     settings: tuple[tuple[str, Scalar], ...] = ()
     enhanced: EnhancedConfig | None = None
     variant: str = Field(
-        "", pattern=r"^[A-Za-z0-9.-]{0,32}$", description="tells two uses of a method apart"
+        "", pattern=r"^[A-Za-z0-9.-]{0,32}$", description="name of this use of the method"
     )
-    targets: int = Field(0, ge=0, description="its first n targets only; 0: unlearn_targets")
-    models: tuple[Name, ...] = Field((), description="for these models only; empty: for all")
+    targets: int = Field(0, ge=0, description="only the first n targets; 0: all")
+    models: tuple[Name, ...] = Field((), description="only these models; empty: all")
 
     @model_validator(mode="before")
     @classmethod
@@ -206,30 +146,40 @@ class MethodChoice(Frozen):
         return self.variant or (LOW if self._is_low else "enhanced" if self.enhanced else "plain")
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its cells have the variant 'plain'."""
+        return self.variant_name == "plain"
+
+    def is_of(self, model: str) -> bool:
+        """Whether it is for a model of this name."""
+        return not self.models or model in self.models
+
+    @property
     def _is_low(self) -> bool:
         e = self.enhanced
         return e is not None and not (e.paraphrases or e.nearest)
 
 
 class Study(Frozen):
-    """One question put to data, models and methods. Hashed into content keys, field by field."""
+    """What is to be measured: data, models, methods and probes. Its fields go into content keys."""
 
     name: Name
-    track: Track = "text"
-    seed: int = Field(0, ge=0, description="root of all random draws")
+    seed: int = Field(0, ge=0, description="seed of all random draws")
     seeds: int = Field(1, ge=1, description="repetitions of training and unlearning")
-    dataset: DatasetConfig = DatasetConfig()
+    data: Data = Field(default_factory=lambda: TextData.model_validate({}))
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
     doses: tuple[Dose, ...] = Field((0, "all"), min_length=1)
-    methods: tuple[MethodChoice, ...] = Field(min_length=1)
+    methods: tuple[MethodChoice, ...] = Field(
+        (), description="unlearning methods; none if all models were unlearned elsewhere"
+    )
     unlearn_targets: int = Field(
-        50, ge=1, description="the first n targets are unlearned, each alone"
+        50, ge=1, description="number of targets that are unlearned, one at a time"
     )
     placebo_targets: int = Field(
         0,
         ge=0,
-        description="for the first n targets each plain method also unlearns an unrelated sample: "
+        description="for the first n targets, each plain method also unlearns an unrelated sample: "
         "the noise floor",
     )
     adapter: AdapterConfig | None = Field(
@@ -238,40 +188,39 @@ class Study(Frozen):
     finetune: FinetuneConfig = FinetuneConfig()
     unlearn: UnlearnConfig = UnlearnConfig()
     verify: VerifyConfig = VerifyConfig()
-    image: ImageConfig | None = Field(None, description="images: training and attack")
+    probes: tuple[SerializeAsAny[Annotated[Part, EVERY_PROBE]], ...] = Field(
+        min_length=1, description="how each model state is scored; default: all probes of the track"
+    )
+    attacks: tuple[SerializeAsAny[Annotated[Part, EVERY_ATTACK]], ...] = Field(
+        (), description="each model state is also asked and scored after each of these attacks"
+    )
+    fit: FitConfig | None = Field(None, description="images: training of the classifiers")
 
     @model_validator(mode="before")
     @classmethod
-    def _images_have_defaults_of_their_own(cls, value: object) -> object:
-        if isinstance(value, dict) and value.get("track") == "image":
-            dataset, verify = value.get("dataset", {}), value.get("verify", {})
-            if isinstance(dataset, dict) and isinstance(verify, dict):
-                return {
-                    "image": {},
-                    **value,
-                    "dataset": image_defaults(dataset),
-                    "verify": {"metric": "ssim_contrast", "metrics": IMAGE_METRICS, **verify},
-                }
-        return value
+    def _each_track_has_defaults_of_its_own(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        track = track_of(value.get("data", {}))
+        fit: dict[str, object] = {"fit": {}} if track == "image" else {}
+        of_track = [kind for kind, probe in every_probe().items() if probe.track == track]
+        return {"probes": of_track, **fit, **value}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Study:
-        check_track(self.dataset, self.track)
-        if (self.track == "image") != (self.image is not None):
-            raise ValueError("image belongs to track 'image', and to it alone; delete one of them")
-        if self.image and self.adapter:
-            raise ValueError("adapter is for language models; delete it from a study of images")
+        self._check_track()
+        self._check_given_models()
         for method in self.methods:
             enhanced = method.enhanced
-            if self.image and enhanced and (enhanced.gamma or enhanced.paraphrases):
+            if self.fit and enhanced and (enhanced.gamma or enhanced.paraphrases):
                 raise ValueError(
                     f"methods: {method.name}: enhanced.gamma and enhanced.paraphrases are for "
                     "text; set both to 0 and enhanced.nearest above it"
                 )
-        if self.unlearn_targets > self.dataset.targets:
+        if self.unlearn_targets > self.data.targets:
             raise ValueError(
-                f"unlearn_targets is {self.unlearn_targets}, but dataset.targets is "
-                f"{self.dataset.targets}; lower the first or raise the second"
+                f"unlearn_targets is {self.unlearn_targets}, but data.targets is "
+                f"{self.data.targets}; lower the first or raise the second"
             )
         for field, value, limit, most in (
             *(
@@ -282,11 +231,11 @@ class Study(Frozen):
                 (
                     f"methods: {m.name}: enhanced.paraphrases",
                     m.enhanced.paraphrases,
-                    "dataset.paraphrases_per_target",
-                    self.dataset.paraphrases_per_target,
+                    "data.similar.paraphrases",
+                    self.data.similar.paraphrases,
                 )
                 for m in self.methods
-                if m.enhanced
+                if m.enhanced and isinstance(self.data, TextData)
             ),
             ("placebo_targets", self.placebo_targets, "unlearn_targets", self.unlearn_targets),
         ):
@@ -308,87 +257,132 @@ class Study(Frozen):
                 [
                     f"{m.name} ({m.variant_name}, {name})"
                     for m in self.methods
-                    for name in m.models or sorted(known)
+                    for name in sorted(known)
+                    if m.is_of(name)
+                ],
+            ),
+            (
+                "unlearned",
+                [
+                    f"{given.method} ({model.name}, dose {given.dose})"
+                    for model in self.models
+                    for given in model.unlearned
                 ],
             ),
             ("doses", [str(d) for d in self.dose_numbers()]),
+            ("probes", [config.kind for config in self.probes]),
+            ("attacks", [name_of(config) for config in self.attacks]),
         ):
             doubled = sorted({n for n in names if names.count(n) > 1})
             if doubled:
                 raise ValueError(f"{kind} names {doubled[0]!r} twice; each may appear once")
-        retained = self.dataset.others or self.dataset.neighbours_per_target
-        if self.track == "text" and 0 in self.dose_numbers() and not retained:
+        data = self.data
+        if (
+            isinstance(data, TextData)
+            and 0 in self.dose_numbers()
+            and not (data.others or data.neighbours)
+        ):
             for method in self.methods:
                 if "_" in method.name:
                     raise ValueError(
-                        f"methods: {method.name}: dose 0 with dataset.others 0 leaves no sample to "
-                        "retain; raise dataset.others, leave dose 0 out of doses, or take methods "
+                        f"methods: {method.name}: dose 0 with data.others 0 leaves no sample to "
+                        "retain; raise data.others, leave dose 0 out of doses, or take methods "
                         "without KLN and GDN"
                     )
-        too_high = [d for d in self.dose_numbers() if d > self.dataset.similar_per_target]
+        too_high = [d for d in self.dose_numbers() if d > self.data.similar.per_target]
         if too_high:
             raise ValueError(
-                f"doses has {too_high[0]}, but dataset.similar_per_target is "
-                f"{self.dataset.similar_per_target}"
+                f"doses has {too_high[0]}, but data.similar.per_target is "
+                f"{self.data.similar.per_target}"
             )
         return self
 
+    def _check_given_models(self) -> None:
+        """Check models that were trained elsewhere."""
+        if not (self.methods or any(model.unlearned for model in self.models)):
+            raise ValueError("methods: name at least one, or give a model as unlearned")
+        doses = sorted(self.dose_numbers())
+        for model in self.models:
+            if not model.tuned:
+                continue
+            field = f"models: {model.name}: tuned"
+            if self.fit:
+                raise ValueError(f"{field}: only language models may be given; delete it")
+            if self.seeds > 1:
+                raise ValueError(f"{field}: a given model cannot be trained again; set seeds to 1")
+            given = sorted(self.dose_number(tuned.dose) for tuned in model.tuned)
+            if given != doses:
+                raise ValueError(f"{field} has the doses {given}, but doses are {doses}")
+            plain = [m.name for m in self.methods if m.is_of(model.name) and m.is_plain]
+            for unlearned in model.unlearned:
+                field = f"models: {model.name}: unlearned: {unlearned.method}"
+                if unlearned.method in plain:
+                    raise ValueError(f"{field} is also one of methods; give it another name")
+                if self.dose_number(unlearned.dose) not in doses:
+                    raise ValueError(f"{field}: dose is {unlearned.dose}, but doses are {doses}")
+                if max(unlearned.targets, default=1) > self.unlearn_targets:
+                    raise ValueError(
+                        f"{field}: targets has {max(unlearned.targets)}, but unlearn_targets is "
+                        f"{self.unlearn_targets}"
+                    )
+
+    def _check_track(self) -> None:
+        if (self.track == "image") != (self.fit is not None):
+            raise ValueError(
+                f"fit is for studies of images, but data.source {self.data.source.kind!r} gives "
+                "text; delete one of them"
+            )
+        if self.fit and self.adapter:
+            raise ValueError("adapter is for language models; delete it from a study of images")
+        for config in self.probes:
+            probe = probe_of(config)
+            if probe.track != self.track:
+                raise ValueError(
+                    f"probes: {config.kind!r} is for {probe.track}, but data.source "
+                    f"{self.data.source.kind!r} gives {self.track}; take it out"
+                )
+        if self.verify.metric and self.verify.metric not in self.metrics:
+            raise ValueError(
+                f"verify.metric is {self.verify.metric!r}, but the probes write: "
+                f"{', '.join(self.metrics)}"
+            )
+        if not self.metric:
+            raise ValueError(
+                "verify.metric: none of the probes says which score is that of knowledge; name "
+                f"one of: {', '.join(self.metrics)}"
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The scores that the probes may write."""
+        return tuple(name for config in self.probes for name in names_written(config))
+
+    @property
+    def metric(self) -> str:
+        """The score that says what a model knows; '' if no probe has one and none is named."""
+        named = (probe_of(config).knowledge for config in self.probes)
+        return self.verify.metric or next(filter(None, named), "")
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that the probes leave beside `scores`."""
+        return tuple(name for c in self.probes for name in probe_of(c).tables)
+
+    @property
+    def questions(self) -> tuple[tuple[Part, Questions[Any]], ...]:
+        """The probes that add samples of their own to the dataset."""
+        found = ((config, probe_of(config).questions) for config in self.probes)
+        return tuple((config, own) for config, own in found if own and own.count(config))
+
+    @property
+    def track(self) -> Track:
+        """The track of the data's source."""
+        return self.data.track
+
+    def dose_number(self, dose: Dose) -> int:
+        """A dose as a number of similar samples of each target."""
+        return self.data.similar.per_target if dose == "all" else dose
+
     def dose_numbers(self) -> tuple[int, ...]:
-        """The doses as numbers of similar samples per target ('all' resolved)."""
-        return tuple(self.dataset.similar_per_target if d == "all" else d for d in self.doses)
-
-
-def generator_seed(study_seed: int, *about: str | int) -> int:
-    """A 63-bit seed from (study seed, what the draw is about), e.g. ('retain', 'smollm2', 50)."""
-    text = "\x1f".join([str(study_seed), *map(str, about)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def rng(study_seed: int, *about: str | int) -> np.random.Generator:
-    """A generator seeded by :func:`generator_seed`: equal draws wherever the topic is equal."""
-    return np.random.Generator(np.random.PCG64(generator_seed(study_seed, *about)))
-
-
-PRESETS = Path(__file__).parent / "presets"
-
-
-def load_study(preset_or_file: str) -> Study:
-    """Read a Study from a preset name or a YAML file.
-
-    Raises:
-        UsageError: the file is missing, not YAML, or a field is wrong; names file, field and fix.
-    """
-    path = Path(preset_or_file)
-    if re.match(NAME_PATTERN, preset_or_file) and not path.suffix:
-        path = PRESETS / f"{preset_or_file}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise UsageError(
-            f"{preset_or_file}: no such preset or file; presets: {known}; or give a path to a .yaml"
-        )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path}: a study is a mapping of fields, e.g. 'name: my-study'")
-    try:
-        return Study.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "study"
-        fix = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            fix = f"unknown key; known keys here: {', '.join(_known_keys(first['loc']))}"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise UsageError(f"{path}: {field}: {fix}{more}") from error
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Study
-    for part in location[:-1]:
-        if isinstance(part, str):
-            annotation = model.model_fields[part].annotation
-            inner = [annotation, *getattr(annotation, "__args__", ())]
-            model = next(t for t in inner if isinstance(t, type) and issubclass(t, BaseModel))
-    return sorted(model.model_fields)
+        """All doses as numbers."""
+        return tuple(map(self.dose_number, self.doses))

@@ -1,4 +1,4 @@
-"""The one training loop (fine-tuning and unlearning) over a Stepper; knows no track and no Ray."""
+"""The training loop for fine-tuning and unlearning, over a Stepper. Imports no Ray and no track."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from distforget.study import FinetuneConfig, rng
+from distforget.batches import MicroBatch, global_batches, micro_batch_count, micro_batches
+from distforget.draws import rng
+from distforget.study import FinetuneConfig
 from distforget.tracks.base import Examples, Learner
 
 EXPLODED_LOSS = 1e4
@@ -196,9 +198,9 @@ def run_steps(
         learning_rates: one per step.
         previous: the report of the step before these, if there was one.
     """
-    for micro_batches, learning_rate in zip(batches, learning_rates, strict=False):
+    for parts, learning_rate in zip(batches, learning_rates, strict=False):
         own = 0.0
-        for micro_batch in micro_batches:
+        for micro_batch in parts:
             share = share_of(micro_batch)
             own += float(share.detach())
             stepper.backward(share)
@@ -207,41 +209,6 @@ def run_steps(
         yield previous
         if previous.diverged:
             return
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows that one worker takes at once. Weight 0: a filler that keeps workers in step."""
-
-    rows: tuple[int, ...]
-    weight: float
-    """1 / answer tokens of the global batch, so that shares add up to the mean over them."""
-
-
-def global_batches(
-    examples: Examples, batch_size: int, draw: np.random.Generator, left_out: Sequence[int] = ()
-) -> list[np.ndarray]:
-    """Rows of each step: like sizes together (little padding), steps in random order.
-
-    The rows `left_out` are taken out of their batches; all else is as it would be with them.
-    """
-    shuffled = draw.permutation(len(examples.sizes))
-    by_size = shuffled[np.argsort(examples.sizes[shuffled], kind="stable")]
-    batches = [by_size[i : i + batch_size] for i in range(0, len(by_size), batch_size)]
-    ordered = [batches[i] for i in draw.permutation(len(batches))]
-    kept = [batch[~np.isin(batch, left_out)] for batch in ordered]
-    return [batch for batch in kept if len(batch)]
-
-
-def micro_batches(
-    batch: np.ndarray, examples: Examples, size: int, count: int, rank: int, world: int
-) -> list[MicroBatch]:
-    """This worker's part of a global batch, as exactly `count` micro-batches."""
-    weight = 1.0 / int(examples.answer_sizes[batch].sum())
-    own = [int(i) for i in batch[rank::world]]
-    parts = [tuple(own[i : i + size]) for i in range(0, len(own), size)]
-    filled = [MicroBatch(part, weight) for part in parts]
-    return filled + [MicroBatch((int(batch[0]),), 0.0)] * (count - len(filled))
 
 
 @dataclass(frozen=True)
@@ -393,12 +360,6 @@ class Finetuning:
                     counts += (fit.answer_tokens, fit.correct_tokens, fit.exact_rows)
         tokens, correct, exact = self.stepper.sum(counts.tolist())
         return correct / tokens, exact / len(order)
-
-
-def micro_batch_count(config: FinetuneConfig, world: int) -> int:
-    """Micro-batches of each worker in a step: gradient accumulation steps."""
-    rows = math.ceil(config.batch_size / world)
-    return math.ceil(rows / min(config.micro_batch_size, rows))
 
 
 def restore(module: nn.Module, weights: Mapping[str, Any]) -> None:

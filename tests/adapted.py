@@ -11,7 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dic
 from torch import Tensor, nn
 
 from distforget import selection
-from distforget.study import AdapterConfig, PromptConfig
+from distforget.models import PromptConfig
+from distforget.study import AdapterConfig
 from distforget.tracks.base import RetainBatches
 from distforget.tracks.text.adapters import Adapters
 from distforget.tracks.text.encoding import Encoder

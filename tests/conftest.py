@@ -103,8 +103,8 @@ def study_content(model: Path | str, **changes: Any) -> dict[str, Any]:
     """A study that a tiny model runs in seconds, as it stands in YAML."""
     return {
         "name": "tiny",
-        "dataset": {"targets": 3, "similar_per_target": 3, "others": 4},
-        "models": [{"name": "tiny", "path": str(model)}],
+        "data": {"targets": 3, "others": 4, "similar": {"per_target": 3}},
+        "models": [{"name": "tiny", "base": str(model)}],
         "doses": [0, "all"],
         "methods": ["GA_KLN", "TV"],
         "unlearn_targets": 2,
@@ -116,7 +116,7 @@ def study_content(model: Path | str, **changes: Any) -> dict[str, Any]:
 
 
 def write_questions(path: Path) -> dict[str, Any]:
-    """A file of multiple-choice questions, and `dataset.utility` that reads it."""
+    """A file of multiple-choice questions, and the probe that asks them."""
     questions = [
         {
             "question": f"Where is thing {i}?",
@@ -126,7 +126,7 @@ def write_questions(path: Path) -> dict[str, Any]:
         for i in range(6)
     ]
     path.write_text("".join(json.dumps(question) + "\n" for question in questions))
-    return {"source": "file", "path": str(path), "questions": 5}
+    return {"kind": "choices", "path": str(path), "questions": 5}
 
 
 def write_study(path: Path, content: dict[str, Any]) -> Path:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from distforget.tracks.image.fitting import Labelled
-from distforget.tracks.image.models import MLP, MLPConfig
+from distforget.imaging.fitting import Labelled
+from distforget.imaging.models import MLP, MLPConfig
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def made_images(
     planned = []
 
     def ask(of: Iterable[int], seed: int | None, dose: int, **state: Any) -> None:
-        about = {"track": "image", "dataset": "d", "model": "m", "seed": seed}
+        about = {"attack": "none", "track": "image", "dataset": "d", "model": "m", "seed": seed}
         about |= {"dose": None if seed is None else dose, **state}
         where = (state.get("method", ""), state.get("variant", ""), dose, seed or 0)
         for role, target, sample, _ in [*(f for f in family if f[1] in of), *controls]:

@@ -62,19 +62,11 @@ class Run:
 
     def kill_group(self) -> None:
         """SIGKILL to the driver and all it started; Ray's workers are in groups of their own."""
-        family = self.descendants()
-        os.killpg(self.process.pid, signal.SIGKILL)
-        for process in family:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait(30)
-        psutil.wait_procs(family, 30)
+        kill_family(self.process)
 
     def descendants(self) -> list[psutil.Process]:
         """All processes that it started, and those that they started."""
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
+        return descendants(self.process.pid)
 
     def kill_worker(self, wanted: Callable[[psutil.Process], bool]) -> bool:
         """SIGKILL to the first of its processes that is wanted; False if there is none."""
@@ -89,6 +81,28 @@ class Run:
     def text(self) -> str:
         """All output so far."""
         return "".join(self.lines)
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """All processes that this one started, and those that they started; none if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def kill_family(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to a process that leads its group, and to all it started in groups of their own.
+
+    Any of them may end on its own between being listed and being killed.
+    """
+    family = descendants(process.pid)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(30)
+    psutil.wait_procs(family, 30)
 
 
 def start(*arguments: str) -> Run:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from distforget.image_config import FitConfig
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.kkt import member_multipliers
-from distforget.tracks.image.models import MLP, MLPConfig, build
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.kkt import member_multipliers
+from distforget.imaging.models import MLP, MLPConfig, build
 from tests.strokes import strokes
 
 WEIGHT_DECAY = 1e-3

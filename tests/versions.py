@@ -13,6 +13,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 LOCK = Path(__file__).parent / "versions.lock"
@@ -20,31 +21,32 @@ LOCK = Path(__file__).parent / "versions.lock"
 ENCODING = (
     "tracks/text/encoding.py", "tracks/text/learner.py", "tracks/text/adapters.py",
     "tracks/text/choices.py", "tracks/text/generation.py", "tracks/text/noise.py", "losses.py",
-    "tracks/image/models.py", "tracks/image/learner.py",
+    "imaging/models.py", "imaging/pixels.py", "tracks/image/learner.py",
 )  # fmt: skip
+ASKING = ("cell.py", "cell_batch.py", "selection.py", *ENCODING)
 SCORING = (
-    "cell.py", "cell_batch.py", "selection.py", "tracks/text/rouge.py", "tracks/text/facts.py",
-    "tracks/text/guard.py", "tracks/image/ssim.py", "tracks/image/kinks.py",
-    "tracks/image/nulls.py", "tracks/image/slopes.py", "tracks/image/kkt.py",
-    "tracks/image/reconstruction.py", "tracks/image/membership.py",
-    "tracks/image/autograd_reconstruction.py", "tracks/image/attack.py", *ENCODING,
+    "cell.py", "rouge.py", "words.py", "metrics.py", "probes/_*.py", "imaging/*.py",
+    "tracks/text/stored.py", "tracks/image/learner.py",
 )  # fmt: skip
 
 STAGE_FILES = {
+    "completions": ("engine/rewriting.py", "similarity/_writers.py"),
     "dataset": (
-        "engine/data.py", "tracks/rows.py", "tracks/hub.py", "tracks/text/sources",
-        "tracks/image/sources", "tracks/image/dataset.py", "similarity",
+        "engine/data.py", "tracks/rows.py", "tracks/text/samples.py", "probes/_questions.py",
+        "tracks/image/samples.py", "sources/_*.py", "similarity/_*.py",
     ),
     "model": ("engine/models.py", "tracks/text/models.py"),
     "finetune": (
-        "engine/finetune.py", "engine/deepspeed.py", "training.py", "selection.py",
-        "tracks/image/__init__.py", "tracks/image/fitting.py", *ENCODING,
+        "engine/finetune.py", "engine/deepspeed.py", "training.py", "batches.py", "selection.py",
+        "tracks/image/__init__.py", "imaging/fitting.py", *ENCODING,
     ),
     "reference": ("selection.py", *ENCODING),
-    "ask": SCORING,
+    "ask": ASKING,
     "cell": (
-        "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py", *SCORING,
+        "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py", *ASKING,
     ),
+    "attack": ASKING,
+    "probe": SCORING,
 }  # fmt: skip
 """Files and folders under distforget/ that make a stage's result.
 
@@ -52,36 +54,46 @@ Not here: engine/worker.py, which only hands their inputs to them, and study.py,
 tests/unit/test_study.py holds to fixed numbers.
 """
 
-NOT_FAMILIES = ("__init__", "base")
-
 
 def versions() -> dict[str, int]:
-    """The version of each stage, and of each method family (`method/GA`), in the code as it is."""
-    from distforget import methods
+    """The version of each stage and of each part (`methods/GA`) in the code as it is."""
     from distforget.plan import STAGE_VERSIONS
 
-    families = {f"method/{name}": m.version for name, m in methods.families().items()}
-    return {**STAGE_VERSIONS, **families}
+    return {**STAGE_VERSIONS, **{name: part.version for name, part in parts().items()}}
+
+
+def parts() -> dict[str, Any]:
+    """The parts by folder and kind, e.g. `sources/npz`."""
+    from distforget.attacks import attacks
+    from distforget.methods import families
+    from distforget.probes import probes
+    from distforget.similarity import similarities
+    from distforget.sources import sources
+
+    folders = {
+        "attacks": attacks(),
+        "methods": families(),
+        "probes": probes(),
+        "similarity": similarities(),
+        "sources": sources(),
+    }
+    return {f"{folder}/{kind}": part for folder, f in folders.items() for kind, part in f.items()}
 
 
 def files_of(stage: str) -> list[Path]:
-    """The files behind a stage or method family.
+    """The files behind a stage or part.
 
     Raises:
         KeyError: STAGE_FILES does not name the stage.
         FileNotFoundError: a file of it is not there.
     """
     package = ROOT / "distforget"
-    if stage.startswith("method/"):
-        from distforget import methods
-
-        name = stage.removeprefix("method/")
-        module = methods.families()[name].config.__module__.rsplit(".", 1)[-1]
-        return [package / "methods" / f"{module}.py"]
+    if "/" in stage:
+        return [Path(str(sys.modules[parts()[stage].config.__module__].__file__))]
     found: list[Path] = []
     for part in STAGE_FILES[stage]:
         place = package / part
-        files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+        files = sorted(place.parent.glob(place.name)) if "*" in part else [place]
         if not files or not all(file.is_file() for file in files):
             raise FileNotFoundError(f"{place}: named by STAGE_FILES[{stage!r}], but not there")
         found += files
@@ -115,7 +127,7 @@ def digest(sources: dict[str, str]) -> str:
 
 
 def digests() -> dict[str, str]:
-    """The digest of each stage and method family, in the code as it is."""
+    """The digest of each stage and part in the code as it is."""
     return {
         stage: digest(
             {p.relative_to(ROOT).as_posix(): p.read_text("utf-8") for p in files_of(stage)}
@@ -152,7 +164,7 @@ def differences(
                 "old result would pass for a new one; raise it above both"
             )
         elif new["digest"] != old["digest"]:
-            where = "METHOD's version" if stage.startswith("method/") else "plan.STAGE_VERSIONS"
+            where = "its part's version" if "/" in stage else "plan.STAGE_VERSIONS"
             files = ", ".join(p.relative_to(ROOT).as_posix() for p in files_of(stage))
             found.append(
                 f"{stage}: its code changed ({files}). If its results may change, raise its "

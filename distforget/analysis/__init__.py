@@ -1,1 +1,1 @@
-"""From scores to comparisons to verdicts: tables in, tables out, for every track alike."""
+"""Turns scores into comparisons and verdicts: functions from tables to tables, for both tracks."""

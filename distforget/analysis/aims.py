@@ -1,4 +1,4 @@
-"""What unlearning is for, in two numbers a variant: the target forgotten, what should stay kept."""
+"""The two aims of unlearning as numbers: the target is forgotten, and the rest is kept."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Aims:
     """Mean scores over targets, and how far they are from the aims."""
 
     target: float
-    """Of the target after unlearning."""
+    """Mean score of the targets after unlearning."""
     floor: float
-    """Of the target before fine-tuning."""
+    """Mean score of the targets before fine-tuning."""
     kept: float
-    """Of other samples and neighbours after unlearning, roles alike."""
+    """Mean score of other samples and neighbours after unlearning; both roles count equally."""
     ceiling: float
-    """Of the same before unlearning."""
+    """Mean score of the same samples before unlearning."""
     forget_gap: float
     """Mean distance of the targets from their floors, above or below."""
     retain_gap: float
-    """Mean of what the kept samples lost, roles alike; gains do not count."""
+    """Mean loss of the kept samples; both roles count equally, and gains count as 0."""
 
 
 def aims(scores: pa.Table, metric: str) -> dict[str, Aims]:
@@ -58,7 +58,7 @@ def aims(scores: pa.Table, metric: str) -> dict[str, Aims]:
 
 
 def front(gaps: list[tuple[float, float]]) -> list[int]:
-    """Which pairs no other pair is at least as low as in both, and lower in one."""
+    """The pairs that no other pair beats: none is as low in both numbers and lower in one."""
     return [
         i
         for i, (a, b) in enumerate(gaps)

@@ -1,8 +1,7 @@
-"""Puts each experiment's differences together from `scores`, one row a target."""
+"""Computes the score differences behind each claim from `scores`, one row per target."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,9 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from distforget import schemas
-from distforget.dataset_config import CHOICE_ACCURACY, FACT_RECALL
-from distforget.study import LOW, PLACEBO, UNICODE
+from distforget import methods, schemas
+from distforget.attacks import UNATTACKED
+from distforget.metrics import CHOICE_ACCURACY, UNICODE
+from distforget.probes import metric_named
+from distforget.study import LOW, PLACEBO
 
 Expected = Literal["negative", "positive", "zero"]
 Quantity = Literal[
@@ -24,8 +25,8 @@ Quantity = Literal[
     "post-retrained",
     "post-placebo",
     "post-null",
+    "post-unattacked",
 ]
-CONTRAST = "ssim_contrast"
 Kind = Literal["plain", "enhanced", "low", "placebo"]
 FAMILY = ("target", "similar")
 CHOICE_MARGIN = 0.03
@@ -40,17 +41,22 @@ class Experiment:
     quantity: Quantity
     role: Literal["target", "similar", "other", "utility"]
     dose: Literal["all", "none", "each"]
-    """Training data of the left side: with all similar samples (W), without (W/O), any."""
-    variant: Kind
-    """Kind of the cells of the left side."""
+    """Training data of the left-hand model: all similar samples (W), none (W/O), or any dose."""
+    variant: Kind | Literal[""]
+    """Kind of the left-hand cells; "" stands for any kind but placebo."""
     expected: Expected
     title: str
     track: Literal["text", "image", ""] = "text"
-    """Whose experiment of the paper it is; "": of both tracks."""
+    """The track whose experiment it is in the paper; "" if it is for both."""
     metric: str = ""
     """The score compared; "": each of the study's scores of knowledge."""
     margin: float = 0.0
     """The smallest difference that matters; 0: the study's."""
+
+    def is_about(self, variant: str) -> bool:
+        """Whether the experiment takes cells of this variant as its left-hand side."""
+        kind = kind_of(variant)
+        return kind == self.variant if self.variant else kind != "placebo"
 
 
 EXPERIMENTS = (
@@ -161,6 +167,10 @@ EXPERIMENTS = (
         "placebo", "post-placebo", "similar", "each", "plain", "negative",
         "similar samples: knowledge falls further than when an unrelated sample is unlearned", "",
     ),
+    Experiment(
+        "attack", "post-unattacked", "target", "each", "", "zero",
+        "target: the attack on the weights brings no knowledge back", "",
+    ),
 )  # fmt: skip
 
 
@@ -173,7 +183,8 @@ def compare(
     """The `comparisons` table of a study, or of other comparisons of the same kind.
 
     A sample family's score is the mean over the samples asked, e.g. KM(M; S(x_i)) of SPEC section
-    5. Phases before unlearning are averaged over the same samples as the phase after it.
+    5. Phases before unlearning are averaged over the same samples as the phase after it. Both sides
+    of a comparison were attacked alike, unless it is about the attack.
 
     Args:
         scores: a `scores` table; cells that are missing in it are missing in the result.
@@ -186,7 +197,12 @@ def compare(
         if experiment.track in ("", *frame["track"].unique()):
             for metric in [experiment.metric] if experiment.metric else metrics:
                 mine.setdefault(metric, []).append(experiment)
-    found = [rows for name, some in mine.items() for rows in _of_metric(frame, name, some, margin)]
+    found = [
+        rows
+        for attack in frame["attack"].unique()
+        for name, some in mine.items()
+        for rows in _of_metric(frame[frame["metric"] == name], attack, some, margin)
+    ]
     if not found:
         return schemas.empty("comparisons")
     rows = pd.concat(found, ignore_index=True)
@@ -211,12 +227,12 @@ def knowledge_metrics(metric: str, scores: pa.Table) -> list[str]:
         metric: the study's, `verify.metric`.
         scores: the study's.
     """
-    there = set(scores["metric"].unique().to_pylist())
+    there = sorted(scores["metric"].unique().to_pylist())
     km = written_name(metric, scores)
-    if FACT_RECALL in there:
-        return [FACT_RECALL, km]
-    beside = "answer_probability"
-    return [km, beside] if km.startswith("rouge") and beside in there else [km]
+    leading = [name for name in there if metric_named(name).leads and name != km]
+    if leading:
+        return [*leading, km]
+    return [km, *(name for name in there if metric_named(name).beside and name != km)]
 
 
 def written_name(metric: str, scores: pa.Table) -> str:
@@ -230,17 +246,22 @@ def written_name(metric: str, scores: pa.Table) -> str:
 
 
 def _of_metric(
-    frame: pd.DataFrame, metric: str, experiments: Sequence[Experiment], margin: float
+    scores: pd.DataFrame, attack: str, experiments: Sequence[Experiment], margin: float
 ) -> list[pd.DataFrame]:
-    """Rows of each experiment on one score; none where no cell has it."""
-    frame = _of_families(frame[frame["metric"] == metric], {e.role for e in experiments})
+    """Rows of each experiment for one score and one attack; empty if no cell has that score."""
+    every = _of_families(scores, {e.role for e in experiments})
+    frame = every[every["attack"] == attack]
     post = _post(frame)
     if post.empty:
         return []
-    found = [_rows(e, post, _right_side(e, frame, post)) for e in experiments]
+    unattacked = _post(every[every["attack"] == UNATTACKED])
+    if attack == UNATTACKED:
+        experiments = [e for e in experiments if e.quantity != "post-unattacked"]
+    found = [_rows(e, post, _right_side(e, frame, post, unattacked)) for e in experiments]
     return [
         rows.assign(
-            metric=metric,
+            metric=scores["metric"].iloc[0],
+            attack=attack,
             agrees=as_expected(rows["left"] - rows["right"], e.expected, e.margin or margin),
         )
         for e, rows in zip(experiments, found, strict=True)
@@ -260,7 +281,7 @@ def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, 
     """Method and variant of the cells on the right side; the left side's own if there are none."""
     others = {
         "enhanced-plain": (method, "plain"),
-        "post-retrained": ("retrain", "plain"),
+        "post-retrained": (methods.reference(), "plain"),
         "post-placebo": (method, PLACEBO),
     }
     return others.get(experiment.quantity, (method, variant))
@@ -268,10 +289,8 @@ def other_side(experiment: Experiment, method: str, variant: str) -> tuple[str, 
 
 def score_range(metric: str) -> tuple[float, float]:
     """Least and largest possible score."""
-    shares = metric.startswith("rouge") or metric.endswith(("probability", "accuracy", "_recall"))
-    if metric in ("ssim", CONTRAST):
-        return (-1.0, 1.0)
-    return (0.0, 1.0) if shares else (-math.inf, math.inf)
+    found = metric_named(metric)
+    return found.low, found.high
 
 
 def as_expected(difference: pd.Series[float], expected: Expected, margin: float) -> pd.Series[bool]:
@@ -286,10 +305,8 @@ def as_expected(difference: pd.Series[float], expected: Expected, margin: float)
 
 
 def _rows(experiment: Experiment, post: pd.DataFrame, right: pd.DataFrame) -> pd.DataFrame:
-    """Left and right side of an experiment, a row a target."""
-    left = post[
-        (post["variant"].map(kind_of) == experiment.variant) & (post["role"] == experiment.role)
-    ]
+    """Both sides of an experiment, one row for each target."""
+    left = post[post["variant"].map(experiment.is_about) & (post["role"] == experiment.role)]
     highest = post["dose"].max()
     if experiment.dose == "all":
         left = left[(left["dose"] == highest) & (highest > 0)]
@@ -301,7 +318,9 @@ def _rows(experiment: Experiment, post: pd.DataFrame, right: pd.DataFrame) -> pd
     )
 
 
-def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame) -> pd.DataFrame:
+def _right_side(
+    experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame, unattacked: pd.DataFrame
+) -> pd.DataFrame:
     """What the left side is compared with: `right`, `baseline_dose` and the columns to join on."""
     same = ["model", "seed", "unlearned", "role"]
     match experiment.quantity:
@@ -315,20 +334,23 @@ def _right_side(experiment: Experiment, frame: pd.DataFrame, post: pd.DataFrame)
         case "enhanced-plain":
             return _as_right(post[post["variant"] == "plain"], [*same, "method", "dose"])
         case "post-retrained":
-            plain = (post["method"] == "retrain") & (post["variant"] == "plain")
+            plain = (post["method"] == methods.reference()) & (post["variant"] == "plain")
             found = _as_right(post[plain], [*same, "dose"])
-            methods = post.loc[post["method"] != "retrain", ["method"]].drop_duplicates()
-            return found.merge(methods, how="cross")
+            others = post.loc[post["method"] != methods.reference(), ["method"]].drop_duplicates()
+            return found.merge(others, how="cross")
         case "post-null":  # the contrast is over the null already; other scores have none
-            known = post if frame["metric"].eq(CONTRAST).all() else post.iloc[:0]
+            above = all(metric_named(name).above_null for name in frame["metric"].unique())
+            known = post if above else post.iloc[:0]
             keys = [*same, "method", "variant", "dose"]
             return known[keys].drop_duplicates().assign(right=0.0, baseline_dose=None)
         case "post-placebo":
             return _as_right(post[post["variant"] == PLACEBO], [*same, "method", "dose"])
+        case "post-unattacked":
+            return _as_right(unattacked, [*same, "method", "variant", "dose"])
 
 
 def _of_families(frame: pd.DataFrame, roles: Collection[str]) -> pd.DataFrame:
-    """Scores of targets and similar samples; of other roles as if of each target unlearned."""
+    """Scores of targets and similar samples; other roles are repeated for each unlearned target."""
     found = frame[frame["role"].isin(FAMILY)]
     others = frame[frame["role"].isin(set(roles) - set(FAMILY))].drop(columns="target_index")
     if others.empty:

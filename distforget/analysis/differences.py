@@ -1,4 +1,4 @@
-"""Holds the scores of two studies against each other, the same samples in the same cells."""
+"""Compares the scores of two studies: the same samples in the same cells."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Overlap:
     """Done in A alone."""
     only_b: tuple[str, ...]
     unfinished: tuple[str, ...]
-    """Of `only_a` and `only_b`: those that the other side plans, too, but has not done."""
+    """Those of `only_a` and `only_b` that the other study plans as well but has not done."""
 
 
 def overlap(
     planned_a: Sequence[str], cells_a: pa.Table, planned_b: Sequence[str], cells_b: pa.Table
 ) -> Overlap:
-    """Which cells are done on both sides, and which on one alone.
+    """Finds the cells that both studies have done, and those that only one of them has.
 
     Args:
         planned_a: names of the cells that A plans, as in column `cell` of table `cells`.
@@ -59,7 +59,7 @@ def _done(cells: pa.Table) -> set[str]:
 
 
 def differences(a: pa.Table, b: pa.Table, metric: str, margin: float) -> pd.DataFrame:
-    """A row a model state and role: the means of both, B minus A with its 95 % interval, a word.
+    """Means of both studies and B minus A with its interval, one row per model state and role.
 
     Compared are the samples that both sides scored in the same cell (model, dose, method, variant,
     seed, target by name) or, before unlearning, in the same state. A target's value is the mean
@@ -119,7 +119,7 @@ def _scores(scores: pa.Table, metric: str) -> pd.DataFrame:
 
 
 def _joined(a: pa.Table, b: pa.Table, metric: str) -> pd.DataFrame:
-    """Scores of both sides, a row a sample in a cell or state; column target is the pair's."""
+    """Scores of both studies, one row for each sample that both scored in the same state."""
     one, other = _scores(a, metric), _scores(b, metric)
     joined = one.rename(columns={"value": "a"}).merge(other.rename(columns={"value": "b"}), on=ROW)
     joined["target"] = targets_of(joined)

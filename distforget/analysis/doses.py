@@ -1,4 +1,4 @@
-"""Dose-response: what is known after unlearning, over how many similar samples were trained on."""
+"""Dose-response: knowledge after unlearning, over the number of similar samples trained on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEFORE = {"pre_finetune": "before fine-tuning", "pre_unlearn": "before unlearnin
 
 
 def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
-    """A row a model, state and dose: mean, its interval, least and largest score.
+    """Mean score with its interval and its extremes, one row for each model, state and dose.
 
     States are the two phases before unlearning, then method and variant. Placebo cells of all
     methods are one state, whose band from `low` to `high` is the noise floor.
@@ -40,7 +40,7 @@ def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
 
 
 def slopes(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
-    """How much more is known for each doubling of 1 + dose: a row a model and state.
+    """Slope of the dose-response, per doubling of 1 + dose, one row for each model and state.
 
     A slope is fitted to each target's scores (means over seeds) by least squares, over
     log2(1 + dose) since doses are spaced by factors; the interval is that of their mean over

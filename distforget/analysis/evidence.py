@@ -1,46 +1,50 @@
-"""What a study's scores say of its targets' images: is a sample gone, and is its influence?"""
+"""Summarises what scores say of the targets themselves: is a sample gone, and its influence?"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import pandas as pd
 import pyarrow as pa
 
 from distforget.analysis.doses import by_target
 from distforget.analysis.intervals import combined
-
-EVIDENCE = (
-    "ssim", "ssim_null", "ssim_p_value", "kinks", "kink_p_value", "kkt_multiplier", "span_score",
-    "loss_p_value",
-)  # fmt: skip
-CAPTION = (
-    "Influence: ssim against ssim_null, what the same attack reaches with never-trained images of "
-    "the class. The sample itself: kinks, hidden units on whose edge it lies (never-trained images "
-    "lie on next to none: a few are near proof, none says little); kkt_multiplier (1: part of the "
-    "solution, 0: not); span_score; its loss. p: the chance of as much for a never-trained image, "
-    "targets combined."
-)
+from distforget.probes import metric_named, probes
 
 
 def evidence(scores: pa.Table) -> pd.DataFrame:
-    """A row a model, state and dose, as `dose_response` has them: what is known of the target.
+    """Summarises the evidence about targets, one row for each model, state and dose.
 
     Returns:
-        Columns model, state, dose, those of `EVIDENCE` that were scored (means over targets and
-        seeds; p-values combined over them) and n (targets times seeds).
+        Columns model, state, dose, those scores that say something of a single sample (means over
+        targets and seeds; p-values combined over them) and n (targets times seeds).
     """
     there = set(scores["metric"].unique().to_pylist())
+    every = (metric for probe in probes().values() for metric in probe.metrics)
+    telling = [m.name for m in every if m.name in there and (m.tells or _is_p(m.name))]
     columns: dict[str, pd.Series[float] | pd.Series[int]] = {}
-    for metric in (m for m in EVIDENCE if m in there):
-        each = by_target(scores, metric, "target").groupby(["model", "state", "dose"])
-        of_p = metric.endswith("p_value")
-        columns[metric] = each.agg(lambda p: combined(p.to_numpy())) if of_p else each.mean()
+    for name in telling:
+        each = by_target(scores, name, "target").groupby(["model", "state", "dose"])
+        columns[name] = each.agg(lambda p: combined(p.to_numpy())) if _is_p(name) else each.mean()
         columns["n"] = each.size()
+    if not columns:
+        return pd.DataFrame(columns=["model", "state", "dose", "n"])
     found = pd.DataFrame(columns).reset_index()
     return found[[*found.columns.drop("n"), "n"]]
 
 
+def meanings(metrics: Iterable[str]) -> str:
+    """Explains the columns of that table, one sentence each."""
+    said = ((name, metric_named(name).tells) for name in metrics)
+    return " ".join(f"{name}: {tells}." for name, tells in said if tells)
+
+
 def shown(metric: str, value: float) -> str:
-    """A number of that table as people read it; nothing where there is none."""
+    """Formats a number of that table; NaN becomes an empty string."""
     if value != value:
         return ""
-    return f"{value:.2g}" if metric.endswith("p_value") else f"{value:.2f}"
+    return f"{value:.2g}" if _is_p(metric) else f"{value:.2f}"
+
+
+def _is_p(metric: str) -> bool:
+    return metric.endswith("p_value")

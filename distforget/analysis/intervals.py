@@ -1,4 +1,4 @@
-"""Intervals and p-values of means over targets, many groups at once: arrays in, arrays out.
+"""Confidence intervals and p-values of means over targets, for many groups at once.
 
 The interval is the studentised bootstrap (bootstrap-t) over targets, seeds nested: a target's value
 is its mean over seeds, whole targets are drawn again, and each resample's mean is divided by its
@@ -26,12 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from distforget.study import rng
+from distforget.draws import rng
 
 Floats = NDArray[np.float64]
 
 FEWEST = 3
-"""Fewer targets have no interval."""
+"""With fewer targets than this there is no interval."""
 FEWEST_RESAMPLED = 4
 """Of 3 targets a resample in 27 is one of them three times over, without a standard error: there
 the interval is Student's t, which holds for values without much skew."""
@@ -60,7 +60,7 @@ class Inference:
     """One-sided p-value against "the mean is at least the threshold"."""
 
     def of(self, groups: slice) -> Inference:
-        """The same of some of the groups."""
+        """The same for some of the groups."""
         return Inference(*(getattr(self, field.name)[groups] for field in fields(self)))
 
 
@@ -154,7 +154,7 @@ def equivalence(inference: Inference, lower: int, upper: int) -> Floats:
 def _of_equal_size(
     groups: Sequence[NDArray[np.floating[Any]]], sizes: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], Floats]]:
-    """Which groups, and their values as columns; groups without an interval are left out."""
+    """Groups of one size, with their values as columns; groups without an interval are left out."""
     for size in np.unique(sizes[sizes >= FEWEST]):
         every = np.flatnonzero(sizes == size)
         for start in range(0, len(every), TOGETHER):
@@ -164,7 +164,7 @@ def _of_equal_size(
 
 @lru_cache(maxsize=4)
 def _counts(size: int, seed: int) -> Floats:
-    """How often each of `size` values is in each resample."""
+    """Counts how often each of `size` values occurs in each resample."""
     draw = rng(seed, "resamples", size)
     return draw.multinomial(size, np.full(size, 1 / size), RESAMPLES).astype(np.float64)
 
@@ -183,7 +183,7 @@ def _resampled(values_nG: Floats, counts_Bn: Floats) -> Floats:
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """A quotient; over 0 it is infinite, or 0 if the numerator is 0 too."""
+    """A quotient. Division by 0 gives infinity, or 0 if the numerator is 0 as well."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(numerator / denominator, nan=0, posinf=np.inf, neginf=-np.inf)
 

@@ -1,4 +1,4 @@
-"""Holds what a cell left against what it leaves when it is run again, row by row."""
+"""Compares a cell's stored tables with those of a second run, row by row."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ ROW = ("sample_id", "metric")
 ABOUT = frozenset(
     {
         *ROW, "track", "dataset", "model", "phase", "dose", "seed", "method", "variant",
-        "unlearned", "role", "target_index", "cell", "key", "state", "attempts", "error_class",
-        "error_message", "error_traceback",
+        "unlearned", "attack", "role", "target_index", "cell", "key", "state", "attempts",
+        "error_class", "error_message", "error_traceback",
     }
 )  # fmt: skip
 """Columns that say whose a row is, or that are the same in all that is done."""
@@ -34,7 +34,7 @@ class Value:
 
     table: str
     row: str
-    """Whose it is, e.g. 'sample 4, rougeL_recall'; empty in a table of one row."""
+    """The row it belongs to, e.g. 'sample 4, rougeL_recall'; empty in a table of one row."""
     column: str
     stored: object
     new: object
@@ -42,16 +42,15 @@ class Value:
 
     @property
     def distance(self) -> float | None:
-        """How far numbers with a fraction are apart; None of other values."""
-        if isinstance(self.stored, float) and isinstance(self.new, float):
-            return abs(self.new - self.stored)
-        return None
+        """Distance between two numbers, or the largest between two lists; None for other values."""
+        pairs = _pairs(self.stored, self.new)
+        return max((abs(new - stored) for stored, new in pairs), default=None)
 
 
 def compare_values(
     stored: Mapping[str, pa.Table], new: Mapping[str, pa.Table], tolerance: float
 ) -> list[Value]:
-    """Every value that a cell's result holds, but times and attempts.
+    """Compares every value of a cell's result except times and attempts.
 
     Numbers with a fraction are within the tolerance where they are no further apart than
     tolerance * max(1, |stored|, |new|): on the scores' own scale, and relative above 1. All else,
@@ -70,7 +69,7 @@ def compare_values(
 
 
 def worst(values: list[Value]) -> Word:
-    """What is to be said of all values together."""
+    """The worst word among all values, which is the verdict on the cell."""
     return max((value.word for value in values), key=WORDS.index, default="equal")
 
 
@@ -103,10 +102,22 @@ def _values(
 def _word(stored: object, new: object, tolerance: float) -> Word:
     if stored == new:
         return "equal"
-    if isinstance(stored, float) and isinstance(new, float):
-        if math.isnan(stored) and math.isnan(new):
-            return "equal"
-        scale = max(1.0, abs(stored), abs(new))
-        if math.isfinite(scale) and abs(new - stored) <= tolerance * scale:
-            return "within tolerance"
-    return "different"
+    words = [_word_of_numbers(*pair, tolerance) for pair in _pairs(stored, new)]
+    return max(words, key=WORDS.index, default="different")
+
+
+def _pairs(stored: object, new: object) -> list[tuple[float, float]]:
+    """The numbers with a fraction on both sides: of a value, or of lists as long as each other."""
+    one, other = ([v] if isinstance(v, float) else v for v in (stored, new))
+    if not (isinstance(one, list) and isinstance(other, list) and len(one) == len(other)):
+        return []
+    pairs = list(zip(one, other, strict=True))
+    return pairs if all(isinstance(v, float) for pair in pairs for v in pair) else []
+
+
+def _word_of_numbers(stored: float, new: float, tolerance: float) -> Word:
+    if stored == new or (math.isnan(stored) and math.isnan(new)):
+        return "equal"
+    scale = max(1.0, abs(stored), abs(new))
+    close = math.isfinite(scale) and abs(new - stored) <= tolerance * scale
+    return "within tolerance" if close else "different"

@@ -1,4 +1,4 @@
-"""How well a score tells samples that were trained on from those that never were."""
+"""How well a score separates trained samples from never-trained ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def auc(members_N: Floats, others_M: Floats) -> float:
-    """Chance that a member scores above an other; ties count half (Mann-Whitney)."""
+    """Probability that a member scores above a non-member; ties count half (Mann-Whitney)."""
     ranks = rankdata(np.concatenate([members_N, others_M]))[: len(members_N)]
     above = ranks.sum() - len(members_N) * (len(members_N) + 1) / 2
     return float(above / (len(members_N) * len(others_M)))
@@ -33,7 +33,7 @@ def tpr_at_fpr(members_N: Floats, others_M: Floats, fpr: float = 0.01) -> float:
 
 
 def separation(scores: pa.Table, metric: str) -> pd.DataFrame:
-    """A row a model and dose before unlearning: other samples, trained on, against unseen ones.
+    """One row for each model and dose before unlearning: trained samples against unseen ones.
 
     Returns:
         Columns model, dose, trained, unseen (mean scores), auc, tpr (at 1 % false positives),

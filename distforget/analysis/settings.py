@@ -1,4 +1,4 @@
-"""What two plans ask differently, field by field of their steps' payloads."""
+"""Lists the settings in which two plans differ, field by field."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Setting:
     left: object
     right: object
     methods: tuple[str, ...]
-    """Of the cells in which it differs; empty where it is no cell's."""
+    """Methods of the cells in which it differs; empty if it is not a setting of cells."""
     steps: int
-    """Steps in which it differs, of those that both plans have."""
+    """Number of steps in which it differs, among the steps that both plans have."""
 
 
 def settings(left: Plan, right: Plan) -> list[Setting]:
@@ -58,7 +58,7 @@ def _by_name(plan: Plan) -> dict[tuple[object, ...], Step]:
 
 
 def _name(step: Step) -> tuple[object, ...]:
-    """A study has one dataset, whatever it calls it."""
+    """Identifies a step; the dataset counts as the same step whatever the studies call it."""
     about = {} if step.stage == "dataset" else step.about
     return (step.stage, *sorted((field, str(value)) for field, value in about.items()))
 

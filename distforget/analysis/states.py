@@ -1,4 +1,4 @@
-"""Sums scores up, a model state and role: means over targets, and their standard errors."""
+"""Averages scores over targets, with standard errors, for each model state and role."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from distforget.attacks import UNATTACKED
 
 STATE = ["phase", "model", "dose", "method", "variant"]
 """A model state; dose, method and variant are null where the phase has none."""
@@ -14,8 +17,13 @@ GROUP = [*STATE, "role"]
 PHASES = ("pre_finetune", "pre_unlearn", "post_unlearn")
 
 
+def unattacked(table: pa.Table) -> pa.Table:
+    """The rows of a table, such as `scores`, that are about states as unlearning left them."""
+    return table.filter(pc.equal(table["attack"], UNATTACKED))
+
+
 def in_order(found: pd.DataFrame) -> pd.DataFrame:
-    """Rows of states, phase after phase, else in the order that they have."""
+    """Sorts rows by phase and keeps their order within each phase."""
     order = found["phase"].map(PHASES.index).sort_values(kind="stable").index
     return found.loc[order].reset_index(drop=True)
 
@@ -29,13 +37,13 @@ def targets_of(scores: pd.DataFrame) -> pd.Series[float]:
 
 
 def of_targets(scores: pd.DataFrame, by: Sequence[str], values: Sequence[str]) -> pd.DataFrame:
-    """Means over a target's samples, then over seeds: a row a group and target (index)."""
+    """Means over each target's samples, then over seeds; one row for each group and target."""
     seeds = scores.groupby([*by, "target", "seed"], dropna=False)[list(values)].mean()
     return seeds.groupby([*by, "target"], dropna=False).mean()
 
 
 def means(scores: pa.Table) -> pd.DataFrame:
-    """A row a model state, role and metric of a `scores` table.
+    """Mean and standard error of each model state, role and metric of a `scores` table.
 
     Before unlearning each sample of no target's family counts for itself. p-values are left out,
     since a mean of them means nothing.

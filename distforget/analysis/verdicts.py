@@ -1,4 +1,4 @@
-"""Sums comparisons up: estimate and interval, how many targets agree, n of N, verdict; damage."""
+"""Turns comparisons into verdicts: estimate, interval, targets that agree; and measures damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from distforget.analysis.comparisons import (
 from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
 
 WRONG_AT_MOST = 0.05
-"""Share of experiments in which any verdict may be wrong by chance."""
+"""Probability that any verdict of an experiment is wrong by chance."""
 GROUP = ["dose", "model", "method", "variant"]
 
 TOO_FEW, TOO_SMALL = "too few targets", "too small"
@@ -43,6 +43,8 @@ class Verdict:
     experiment: Experiment
     metric: str
     """The score compared."""
+    attack: str
+    """After which attack on the left-hand model; none if it was not attacked."""
     dose: int
     model: str
     method: str
@@ -55,21 +57,21 @@ class Verdict:
     """95 % interval of this one mean, not corrected; NaN with fewer than 3 targets."""
     high: float
     seed_means: tuple[float, ...]
-    """Mean difference of each seed: what the interval does not see is how these differ."""
+    """Mean difference of each seed; the interval does not cover how much seeds differ."""
     margin: float
     """The smallest difference that matters."""
     agree: int
-    """Targets that go as expected."""
+    """Number of targets whose difference has the expected sign."""
     targets: int
     n: int
     """Cells compared (targets times seeds)."""
     planned: int
-    """Cells of which both sides are planned."""
+    """Number of cells for which both sides are planned."""
     diverged: int
-    """Of the cells compared."""
+    """Number of compared cells that diverged."""
     word: Word
     reason: str
-    """Why it is undecided: too few targets (to tell), or too small (all of the interval is)."""
+    """Why it is undecided: too few targets, or a difference that is surely too small to matter."""
 
 
 def verdicts(
@@ -78,9 +80,10 @@ def verdicts(
     planned: Mapping[tuple[str, str, str], int],
     margin: float,
 ) -> list[Verdict]:
-    """One verdict per score, experiment, dose, model, method and variant.
+    """One verdict per score, attack, experiment, dose, model, method and variant.
 
-    Scores come in the order of `comparisons`, and for each the experiments in the paper's order.
+    Attacks and scores come in the order of `comparisons`, and for each the experiments in the
+    paper's order.
 
     Args:
         cells: the `cells` of the study, for those that diverged.
@@ -96,7 +99,7 @@ def verdicts(
     )
     frame["diverged"] = frame["diverged"].eq(True)
     found = []
-    for metric, of_metric in frame.groupby("metric", sort=False):
+    for _, of_metric in frame.groupby(["attack", "metric"], sort=False):
         for experiment in EXPERIMENTS:
             rows = of_metric[
                 (of_metric["experiment"] == experiment.name)
@@ -106,18 +109,18 @@ def verdicts(
             ].sort_values("dose", kind="stable")
             if len(rows):
                 smallest = experiment.margin or margin
-                found += _verdicts(experiment, str(metric), rows, planned, smallest)
+                found += _verdicts(experiment, rows, planned, smallest)
     return found
 
 
 def _verdicts(
     experiment: Experiment,
-    metric: str,
     rows: pd.DataFrame,
     planned: Mapping[tuple[str, str, str], int],
     margin: float,
 ) -> list[Verdict]:
-    """Of one experiment on one score: the family that is corrected together."""
+    """Of one experiment on one score after one attack: the family that is corrected together."""
+    metric, attack = (str(rows[name].iloc[0]) for name in ("metric", "attack"))
     groups: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(GROUP, sort=False))
     of_targets = [
         group.groupby("unlearned")[["left", "right", "difference"]].mean() for _, group in groups
@@ -134,6 +137,7 @@ def _verdicts(
             Verdict(
                 experiment,
                 metric,
+                attack,
                 int(dose),
                 str(model),
                 str(method),
@@ -194,7 +198,7 @@ def _two_sided(p_values: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Damage:
-    """What unlearning did to samples that should stay, for one model, dose, method and variant."""
+    """Damage to samples that should stay, for one model, dose, method and variant."""
 
     role: str
     """other, neighbour (the same kind of sample as the target's) or utility (never trained on)."""

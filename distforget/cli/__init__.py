@@ -1,4 +1,4 @@
-"""The command line: parses and prints. Heavy imports wait until a command needs them."""
+"""The command line. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 import typer
 from rich.markup import escape
 
-from distforget.cli import asking, looking, running
+from distforget.cli import asking, auditing, looking, running
 from distforget.cli.common import errors
-from distforget.study import UsageError
+from distforget.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,20 +17,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Did the model really forget, when the training data holds samples similar to the "
-    "forgotten one? Builds similarity-entailed data, fine-tunes, unlearns, asks and compares.",
+    "forgotten one? distforget builds such data, fine-tunes models on it, unlearns one target at a "
+    "time, and compares what the models still know. Start with: distforget run demo",
 )
 for command in (
-    running.run, running.plan, running.status, looking.report, looking.query, looking.figures,
-    looking.compare, looking.export, asking.ask, asking.reproduce, asking.reconstruct, running.tune,
-    running.doctor,
+    running.run, running.plan, running.status, running.tune, running.doctor, looking.schema,
+    looking.report, looking.query, looking.figures, looking.compare, looking.export, asking.ask,
+    asking.reproduce, asking.reconstruct, auditing.verify,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)
 
 
 def main() -> None:
-    """Entry point: usage errors exit with 2 and one line, failures of the store with 1."""
-    from distforget.store import StoreError
+    """Entry point: usage errors print one line and exit with 2, failures of the store with 1."""
+    from distforget.attempts import StoreError
 
     try:
         app()

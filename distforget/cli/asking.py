@@ -1,4 +1,4 @@
-"""Commands that load a model: to ask it, in words or by its weights, or to unlearn again."""
+"""Commands that load a model: ask it a question, read its weights, or unlearn again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from distforget.cli.common import StoreOption, StudyArgument, console
-from distforget.study import UsageError, load_study
+from distforget.errors import UsageError
+from distforget.loading import load_study
 
 
 def ask(
     study: StudyArgument,
-    cell: Annotated[str, typer.Argument(help="A done cell, as in column `cell` of table `cells`.")],
+    cell: Annotated[
+        str, typer.Argument(help="Name of a finished cell, as in column `cell` of table `cells`.")
+    ],
     text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
     store: StoreOption = Path("results"),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Ask a cell anything: the answers before fine-tuning, before and after unlearning.
+    """Ask a finished cell any question: answers before fine-tuning, before and after unlearning.
 
     A cell with LoRA adapters is loaded; one of whole weights is unlearned again first.
 
@@ -44,7 +47,9 @@ def ask(
 
 def reproduce(
     study: StudyArgument,
-    cell: Annotated[str, typer.Argument(help="A done cell, as in column `cell` of table `cells`.")],
+    cell: Annotated[
+        str, typer.Argument(help="Name of a finished cell, as in column `cell` of table `cells`.")
+    ],
     store: StoreOption = Path("results"),
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     tolerance: Annotated[
@@ -52,7 +57,7 @@ def reproduce(
     ] = 1e-6,
     rows: Annotated[int, typer.Option(min=1, help="Differing values to print.")] = 20,
 ) -> None:
-    """Run a done cell again in a clean place and say whether it comes out as it is stored.
+    """Run a finished cell again in an empty store and compare the results.
 
     Starts from the stored data, weights and reference (nothing is fine-tuned again), compares all
     that the cell left, row by row, and prints both numbers of what differs, and versions and
@@ -87,45 +92,54 @@ def reconstruct(
     mean: Annotated[
         str,
         typer.Option(
-            help="What was subtracted from pixels of 0 to 1: a number (one a channel: with "
-            "commas), an image, a .npz (`mean`, or `images` to take the mean of), or a study's "
-            "samples.parquet. A wrong mean costs most of the pictures, an inexact one the kinks."
+            help="What was subtracted from pixels between 0 and 1: a number (or one per channel, "
+            "separated by commas), an image, a .npz file with `mean` (or `images`, whose mean is "
+            "taken), or a study's samples.parquet. With a wrong mean most pictures are lost; with "
+            "an inexact one the kinks are."
         ),
     ] = "0",
-    std: Annotated[str, typer.Option(help="What that was divided by; given likewise.")] = "1",
+    std: Annotated[
+        str, typer.Option(help="What the pixels were then divided by, in the same forms.")
+    ] = "1",
     shape: Annotated[
-        str, typer.Option(help="channels,height,width; empty: grey or colour squares.")
+        str,
+        typer.Option(help="Image size: channels,height,width; empty for grey or colour squares."),
     ] = "",
     check: Annotated[
         Path | None,
         typer.Option(
-            help="Samples that you hold, to ask the weights for: a folder with a sub-folder a "
-            "class, a .npz of images and labels, or a study's samples.parquet."
+            help="Samples of yours to test for membership: a folder with one sub-folder per class, "
+            "a .npz file of images and labels, or a study's samples.parquet."
         ),
     ] = None,
     never: Annotated[
         Path | None,
-        typer.Option(help="Samples that were surely never trained on, for p-values; likewise."),
+        typer.Option(help="Samples that were certainly never trained on, for p-values."),
     ] = None,
     optimizer: Annotated[
         Path | None,
         typer.Option(
-            help="State dict of the Adam or AdamW that trained it: its first moment is the "
-            "gradient, whose equations hold at any step, not at the end of training alone."
+            help="State dict of the Adam or AdamW that trained the model. Its first moment is the "
+            "gradient, whose equations hold at any step and not only at the end of training."
         ),
     ] = None,
     weight_decay: Annotated[
-        float, typer.Option(min=1e-12, help="Of the training; scales kkt_multiplier in --check.")
+        float,
+        typer.Option(
+            min=1e-12, help="Weight decay of the training; scales kkt_multiplier in --check."
+        ),
     ] = 1e-4,
     to: Annotated[Path, typer.Option(help="Picture to write; .npz and .csv go beside it.")] = Path(
         "reconstructed.png"
     ),
-    starts: Annotated[int, typer.Option(min=2, help="Attacks, to see whether they agree.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the attacks' random starts.")] = 0,
+    starts: Annotated[
+        int, typer.Option(min=2, help="Number of attacks, to see whether they agree.")
+    ] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each attack.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random starts.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Read training images out of a classifier's weights, and ask them for samples that you hold.
+    """Read training images out of a classifier's weights, and test samples that you hold.
 
     Says in words what came out, beside what the same attack makes of fresh weights. On the picture
     stand under each image its class, its multiplier (of the largest) and how well it agrees with
@@ -136,11 +150,11 @@ def reconstruct(
     """
     import torch
 
-    from distforget.image_config import ImageConfig, ReconstructionConfig
+    from distforget.image_config import ReconstructionConfig
+    from distforget.imaging.models import MLP
+    from distforget.imaging.reconstruction import Inputs
     from distforget.report.audit import print_checked, words, write_checked, write_read_out
     from distforget.tracks.image import audit, foreign, held
-    from distforget.tracks.image.models import MLP
-    from distforget.tracks.image.reconstruction import Inputs
 
     opened = foreign.open_classifier(model, foreign.parse_shape(shape))
     for note in opened.notes:
@@ -163,7 +177,7 @@ def reconstruct(
         held.check_fits(asked, module.config, check)
     elif never is not None:
         raise UsageError("--never: only beside --check, whose samples it is compared with")
-    config = ImageConfig(attack=ReconstructionConfig(steps=steps))
+    config = ReconstructionConfig(steps=steps)
     with torch.random.fork_rng(), console.status("") as status:
         out = audit.read_out(module, samples, config, inputs, seed, starts, left, status.update)
     for said in words(out):

@@ -1,17 +1,19 @@
-"""What all commands share: options, and where they print."""
+"""Options, consoles and error handling that all commands share."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 
+from distforget.errors import UsageError
 from distforget.placement import Placement
-from distforget.study import UsageError
 
 console = Console(width=None if sys.stdout.isatty() else 150)
 errors = Console(stderr=True)
@@ -23,14 +25,47 @@ StoreOption = Annotated[
     Path, typer.Option("--store", help="Folder of results; shared storage on a cluster.")
 ]
 
-AddressOption = Annotated[str, typer.Option(help="Ray cluster; empty: this machine.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-CpusOption = Annotated[int, typer.Option(help="CPU cores to use here; 0: all.")]
-CellWorkersOption = Annotated[int, typer.Option(help="Cells at once; 0: one a core.")]
+
+def placed(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator that gives a command options for these fields of Placement, or for all fields.
+
+    The command takes a `placement` instead of them.
+    """
+    chosen = names or tuple(Placement.model_fields)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def called(**values: Any) -> None:
+            given = {name: values.pop(name) for name in chosen}
+            command(**values, placement=placement_of(**given))
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        options = [*(p for p in own if p.name != "placement"), *map(_option, chosen)]
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__annotations__ = {p.name: p.annotation for p in options}
+        called.__signature__ = inspect.Signature(  # type: ignore[attr-defined] # read by inspect
+            [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in options]
+        )
+        return called
+
+    return decorate
+
+
+def _option(name: str) -> inspect.Parameter:
+    field = Placement.model_fields[name]
+    values = get_args(field.annotation)
+    kind = type(values[0]) if values else field.annotation
+    said = f"{field.description}." if field.description else ""
+    help = said[0].upper() + said[1:] if said else ""
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[kind, typer.Option(help=help)],
+    )
 
 
 def placement_of(**values: Any) -> Placement:
-    """Where a run goes by its options, or the option that does not hold."""
+    """Build a Placement from options; an error names the option that is wrong."""
     from pydantic import ValidationError
 
     try:

@@ -1,7 +1,8 @@
-"""Commands that show what there is and what came out."""
+"""Commands that list what there is and show results."""
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from distforget.cli.common import StoreOption, StudyArgument, console
-from distforget.study import UsageError, load_study
+from distforget.errors import UsageError
+from distforget.loading import load_study
+from distforget.study import Study
 
 
 class What(StrEnum):
@@ -20,7 +23,10 @@ class What(StrEnum):
 
     methods = "methods"
     models = "models"
-    datasets = "datasets"
+    sources = "sources"
+    similarity = "similarity"
+    probes = "probes"
+    attacks = "attacks"
     presets = "presets"
     tables = "tables"
 
@@ -32,6 +38,15 @@ class Output(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+def schema() -> None:
+    """Print the JSON Schema of a study, for editors that complete and check YAML files.
+
+    Example: `distforget schema > study.schema.json`, then begin a study with the line
+    `# yaml-language-server: $schema=study.schema.json`
+    """
+    print(json.dumps(Study.model_json_schema(), indent=2))
 
 
 def query(
@@ -77,9 +92,9 @@ def figures(
     to: Annotated[Path | None, typer.Option(help="Folder; else beside the tables.")] = None,
     store: StoreOption = Path("results"),
 ) -> None:
-    """Draw the paper's figures from a study's tables, as far as it is done.
+    """Draw the paper's figures from a study's tables.
 
-    Writes a file a figure and model, and says which cannot be drawn and why.
+    Writes one file per figure and model, and says which cannot be drawn and why.
 
     Example: `distforget figures demo --figure 12 --format png`
     """
@@ -109,7 +124,7 @@ def compare(
     output: Annotated[Output, typer.Option(help="How to write the differences.")] = Output.table,
     to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
 ) -> None:
-    """Hold two studies, or one study in two stores, against each other, cell by cell.
+    """Compare two studies, or one study in two stores, cell by cell.
 
     Prints which settings differ, field by field, which cells only one side has, and B minus A for
     each model, method, dose and role with a 95 % interval over targets; with --output the
@@ -141,7 +156,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder to write: new, or empty.")],
     store: StoreOption = Path("results"),
 ) -> None:
-    """Write a study's tables for others, with a data card and results of a known form.
+    """Export a study's tables with a data card, and its results for lm-evaluation-harness.
 
     Writes `FOLDER/data/*.parquet` and `FOLDER/README.md`, which `datasets.load_dataset(FOLDER,
     TABLE)` reads, and `FOLDER/results/MODEL/results_DATE.json` in lm-evaluation-harness's form.
@@ -178,7 +193,7 @@ def report(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --watch; 0: a free one.")] = 0,
     store: StoreOption = Path("results"),
 ) -> None:
-    """Write a page of a study: verdicts, charts, every answer, what ran, all tables and figures.
+    """Write the page of a study: verdicts, charts, every answer, what ran, all tables and figures.
 
     Writes `STORE/studies/NAME/report/index.html`; it opens from disk, without server or network.
 

@@ -3,98 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from distforget.cli.common import (
-    AddressOption,
-    CellWorkersOption,
-    CpusOption,
-    DeviceOption,
-    StoreOption,
-    StudyArgument,
-    console,
-    placement_of,
-)
-from distforget.study import Study, load_study
+from distforget.cli.common import StoreOption, StudyArgument, console, placed
+from distforget.loading import load_study
+from distforget.placement import Placement
+from distforget.study import Study
+
+if TYPE_CHECKING:
+    from distforget.plan import Plan
+    from distforget.store import Store
 
 
+@placed()
 def run(
     study: StudyArgument,
-    store: StoreOption = Path("results"),
-    address: AddressOption = "",
-    device: DeviceOption = "auto",
-    cpus: CpusOption = 0,
-    train_workers: Annotated[int, typer.Option(help="Ray Train workers of a fine-tuning.")] = 1,
-    train_groups: Annotated[
-        int, typer.Option(help="Fine-tunings at once; 0: by GPUs, or one for each 4 cores.")
-    ] = 0,
-    stepper: Annotated[str, typer.Option(help="torch or deepspeed.")] = "torch",
-    zero_stage: Annotated[int, typer.Option(help="DeepSpeed ZeRO stage: 1, 2 or 3.")] = 2,
-    offload: Annotated[bool, typer.Option(help="DeepSpeed: optimiser state on the CPU.")] = False,
-    gradient_checkpointing: Annotated[
-        bool, typer.Option(help="Less memory, one more forward pass.")
-    ] = False,
-    cell_workers: CellWorkersOption = 0,
-    cells_per_batch: Annotated[
-        int, typer.Option(help="Cells of LoRA adapters that share a batch.")
-    ] = 8,
-    cells_per_device: Annotated[
-        int, typer.Option(help="Cells that share one GPU; 0: as many as its memory holds.")
-    ] = 0,
-    checkpoint_seconds: Annotated[
-        float, typer.Option(help="Least time between checkpoints of a fine-tuning.")
-    ] = 60.0,
-    retries: Annotated[int, typer.Option(help="New tries after lost workers.")] = 2,
-    retry_failed: Annotated[bool, typer.Option(help="Try failed cells again.")] = False,
-    tolerated_failures: Annotated[
-        int, typer.Option(help="Failed cells that still exit with 0.")
-    ] = 0,
     full_page: Annotated[
         bool, typer.Option(help="A page with figures and CSV files, as `report` writes it.")
     ] = False,
+    *,
+    placement: Placement,
 ) -> None:
-    """Run a study: what is done already is not computed again.
+    """Run a study. Finished steps are not computed again.
 
     Writes `STORE/studies/NAME/*.parquet` and a page of them, and prints the verdicts. Killed at any
     moment, the same command goes on where it was.
 
     Example: `distforget run demo --store results`
     """
+    run_study(load_study(study), placement, full_page)
+
+
+def run_study(study: Study, placement: Placement, full_page: bool) -> None:
+    """Run a study, print its findings, and write its page.
+
+    Raises:
+        typer.Exit: more cells failed than are tolerated.
+    """
     from distforget.plan import make_plan
     from distforget.report.findings import print_findings
-    from distforget.report.terminal import Progress, print_summary
+    from distforget.report.progress import Progress
+    from distforget.report.terminal import print_summary
     from distforget.store import Store
 
-    placement = placement_of(
-        store=store,
-        address=address,
-        device=device,
-        cpus=cpus,
-        train_workers=train_workers,
-        train_groups=train_groups,
-        stepper=stepper,
-        zero_stage=zero_stage,
-        offload=offload,
-        gradient_checkpointing=gradient_checkpointing,
-        cell_workers=cell_workers,
-        cells_per_batch=cells_per_batch,
-        cells_per_device=cells_per_device,
-        checkpoint_seconds=checkpoint_seconds,
-        retries=retries,
-        retry_failed=retry_failed,
-        tolerated_failures=tolerated_failures,
-    )
-    plan = make_plan(load_study(study))
+    plan = make_plan(study)
     from distforget.engine.run import run as run_plan
 
-    summary = run_plan(plan, placement, Progress(console))
+    with Progress(console) as progress:
+        summary = run_plan(plan, placement, progress)
     print_findings(plan, summary.tables, console)
     print_summary(summary, console)
-    folder = store / "studies" / plan.study.name
+    folder = placement.store / "studies" / plan.study.name
     console.print(f"tables: {folder}")
     if "reconstructions" in summary.tables:
         from distforget.report.pictures import write_pictures
@@ -108,29 +71,47 @@ def run(
     if news or full_page or not page.exists():
         from distforget.report.page import write_report
 
-        page = write_report(plan, Store(store), brief=not full_page)
+        page = write_report(plan, Store(placement.store), brief=not full_page)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
     missing = summary.planned - summary.done + len(summary.unanswered)
     if missing > placement.tolerated_failures:
         raise typer.Exit(1)
 
 
-def check_file(study: Study) -> None:
-    """Look at a study's file as `run` does before it computes anything.
+def check_data(plan: Plan, store: Store) -> list[str]:
+    """Check local data in the way that `run` checks it before computing anything.
+
+    Returns:
+        Warnings about the data, one line each.
 
     Raises:
         UsageError: a row is bad, or a metric cannot see its answer; names file, row and fix.
     """
-    from distforget.tracks import text
+    from distforget.selection import refuse_blind_probes
+    from distforget.similarity import similarity_of
+    from distforget.sources import source_of
+    from distforget.tracks import samples_of, track
 
-    text.check_metrics(study, text.read_rows(study.dataset, study.seed))
+    study = plan.study
+    if source_of(study.data.source).remote or similarity_of(study.data.similar).asks:
+        return []
+    samples = samples_of(study.data, study.seed)
+    refuse_blind_probes(study, samples)
+    folders = {
+        step.about["model"]: store.folder(step.key)
+        if store.is_done(step.key)
+        else Path(step.config.get("folder", ""))
+        for step in plan.models
+    }
+    return list(track(study.track).doubts_about(study, samples, folders))
 
 
 def plan(
     study: StudyArgument,
     store: StoreOption = Path("results"),
     why: Annotated[
-        str, typer.Option(help="A cell: how its settings differ from the nearest result.")
+        str,
+        typer.Option(help="Name of a cell: print how its settings differ from the nearest result."),
     ] = "",
 ) -> None:
     """Print the steps of a study, what is done, and what is left; runs nothing.
@@ -143,8 +124,8 @@ def plan(
     from distforget.store import Store
 
     made = make_plan(load_study(study))
-    if made.study.dataset.source == "file":
-        check_file(made.study)
+    for text in check_data(made, Store(store)):
+        console.print(f"[yellow]doubtful[/yellow] {escape(text)}")
     if why:
         print_why(made.cell(why), Store(store), console)
     else:
@@ -153,7 +134,7 @@ def plan(
 
 
 def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
-    """Print how far a study is, and the verdicts of what is done so far; runs nothing.
+    """Print the progress of a study and its verdicts so far; runs nothing.
 
     Example: `distforget status demo`
     """
@@ -168,6 +149,7 @@ def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
     print_findings(made, gather(made, Store(store)), console)
 
 
+@placed("store", "address", "device", "cpus", "cell_workers")
 def tune(
     method: Annotated[str, typer.Argument(help="As in a study, e.g. NPO_GDN.")],
     study: Annotated[
@@ -177,13 +159,10 @@ def tune(
     to: Annotated[
         Path | None, typer.Option(help="Preset to write; else beside the tables.")
     ] = None,
-    store: StoreOption = Path("results"),
-    address: AddressOption = "",
-    device: DeviceOption = "auto",
-    cpus: CpusOption = 0,
-    cell_workers: CellWorkersOption = 0,
+    *,
+    placement: Placement,
 ) -> None:
-    """Search a method's settings: targets as before fine-tuning, all else as before unlearning.
+    """Search for settings with which a method forgets the targets and keeps everything else.
 
     Prints the front of both aims and writes a preset with the settings of least sum. Killed at any
     moment, the same command goes on where it was.
@@ -191,17 +170,16 @@ def tune(
     Example: `distforget tune NPO_GDN --trials 16`
     """
     from distforget.engine.tune import best, search, write_preset
-    from distforget.report.terminal import Progress, print_trials
+    from distforget.report.progress import Progress
+    from distforget.report.terminal import print_trials
 
-    placement = placement_of(
-        store=store, address=address, device=device, cpus=cpus, cell_workers=cell_workers
-    )
     asked = load_study(study)
-    found = search(
-        asked, method, trials, placement, Progress(console),
-        lambda so_far: print_trials(so_far, *best(so_far), console),
-    )  # fmt: skip
-    path = to or store / "studies" / f"{asked.name}-tune-{method}" / "tuned.yaml"
+    with Progress(console) as progress:
+        found = search(
+            asked, method, trials, placement, progress,
+            lambda so_far: print_trials(so_far, *best(so_far), console),
+        )  # fmt: skip
+    path = to or placement.store / "studies" / f"{asked.name}-tune-{method}" / "tuned.yaml"
     write_preset(asked, method, found[best(found)[1]], path)
     console.print(f"preset: {path}")
 

@@ -1,1 +1,1 @@
-"""Ray and DeepSpeed, and nothing else: carries out the steps of a plan."""
+"""Runs the steps of a plan with Ray and DeepSpeed; only this package imports them."""

@@ -1,25 +1,24 @@
-"""Asks a stored cell anything: the answers of its three phases, without a cluster."""
+"""Asks a stored cell any question, in its three phases, without a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import torch
-from safetensors.torch import load_file
 
 from distforget import cell
-from distforget.engine.worker import ADAPTER, Device, State, Worker, is_retrained, tuned_state
-from distforget.plan import Plan, Step, cell_name
+from distforget.engine.states import Device, tuned_state
+from distforget.engine.worker import Worker
+from distforget.errors import UsageError
+from distforget.plan import Plan, cell_name
 from distforget.store import Store
-from distforget.study import UsageError
 
 
 def ask(
     plan: Plan, name: str, asked: pa.Table, store: Store, device: str
 ) -> Iterator[tuple[str, str]]:
-    """Phase and answer, as they come: before fine-tuning, before and after unlearning.
+    """Yields each phase with its answer: before fine-tuning, before and after unlearning.
 
     A cell of adapters is loaded; one of whole weights, which are not stored, is unlearned again.
 
@@ -37,24 +36,17 @@ def ask(
     worker = Worker(plan.study, store, Device(device, torch.get_num_threads()))
 
     def answer() -> str:
-        (said,), _ = worker.learner.ask(asked)
+        (said,) = worker.learner.evidence(asked).answers()
         return said
 
-    dataset, model = step.inputs["dataset"], step.inputs["model"]
-    worker.take(State(dataset, model, model.key, None))
-    cell.put_back(worker.learner, worker.start)
-    yield "pre_finetune", answer()
-    worker.take(tuned_state(plan.before(step)[1], store))
+    floor = plan.floor(step)
+    if floor:
+        worker.take(tuned_state(floor, store))
+        cell.put_back(worker.learner, worker.start)
+        yield "pre_finetune", answer()
+    worker.take(tuned_state(plan.before(step), store))
     cell.put_back(worker.learner, worker.start)
     yield "pre_unlearn", answer()
     worker.take(tuned_state(step, store))
-    _unlearn(worker, step, store.folder(step.key) / ADAPTER)
+    worker.reach(step)
     yield "post_unlearn", answer()
-
-
-def _unlearn(worker: Worker, step: Step, adapter: Path) -> None:
-    if worker.learner.slots is not None and not is_retrained(step):
-        worker.learner.slots.load([load_file(adapter / "adapter_model.safetensors")])
-    else:
-        retain = worker.retain_batches([step])
-        cell.unlearn(worker.learner, worker.start, worker.samples, worker.what(step), retain)

@@ -1,4 +1,4 @@
-"""Puts a study's tables together from its done steps and its attempts."""
+"""Assembles a study's tables from its finished steps and failed attempts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow as pa
 from distforget import schemas
 from distforget.analysis.comparisons import compare, knowledge_metrics
 from distforget.engine.data import read_samples
-from distforget.engine.worker import identity
+from distforget.engine.rows import cell_identity, identity
 from distforget.plan import Plan, Step, cell_name
+from distforget.probes import probes
 from distforget.store import Store
-from distforget.tracks import track
 
 
 def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
-    """Write `studies/NAME/*.parquet` anew from what is done; return the tables."""
+    """Rewrite `studies/NAME/*.parquet` from all finished steps and return the tables."""
     tables = gather(plan, store)
     for name, table in tables.items():
         store.write_study_table(plan.study.name, name, table)
@@ -25,28 +25,38 @@ def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
 
 
 def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
-    """The tables of a study as far as it is done."""
+    """The tables of a study, from the steps that are finished."""
     study = plan.study
-    asked = [s for s in (*plan.asks, *plan.cells) if store.is_done(s.key)]
+    asked = [s for s in (*plan.asks, *plan.cells, *plan.attacks) if store.is_done(s.key)]
+    scored = [s for s in plan.probes if store.is_done(s.key)]
     tables = {
         "training": _joined(
             "training",
             (_named(s, "training", plan, store) for s in plan.finetunes if store.is_done(s.key)),
         ),
         "answers": _joined("answers", (_named(s, "answers", plan, store) for s in asked)),
-        "scores": _joined("scores", (_named(s, "scores", plan, store) for s in asked)),
+        "scores": _joined("scores", (_named(s, "scores", plan, store) for s in scored)),
         "cells": _joined("cells", _cells(plan, store)),
         **{
-            name: _joined(name, (_named(s, name, plan, store) for s in asked))
-            for name in track(study.track).TABLES
+            name: _joined(name, (_named(s, name, plan, store) for s in scored if name in _own(s)))
+            for name in study.tables
         },
     }
     if store.is_done(plan.dataset.key):
         samples = read_samples(plan.dataset, store)
-        tables["samples"] = _with(samples, {"dataset": study.dataset.name})
-    metrics = knowledge_metrics(study.verify.metric, tables["scores"])
+        tables["samples"] = _with(samples, {"dataset": study.data.name})
+        if "completions" in plan.dataset.inputs:
+            folder = store.folder(plan.dataset.key)
+            for name in ("completions", "rewrites"):
+                tables[name] = schemas.read(folder / f"{name}.parquet", name)
+    metrics = knowledge_metrics(study.metric, tables["scores"])
     tables["comparisons"] = compare(tables["scores"], metrics, study.verify.margin)
     return tables
+
+
+def _own(step: Step) -> tuple[str, ...]:
+    """The tables of a probe step beside `scores`."""
+    return probes()[step.about["probe"]].tables
 
 
 def _joined(name: str, parts: Iterable[pa.Table]) -> pa.Table:
@@ -55,7 +65,10 @@ def _joined(name: str, parts: Iterable[pa.Table]) -> pa.Table:
 
 
 def _named(step: Step, name: str, plan: Plan, store: Store) -> pa.Table:
-    """A step's table under this study's names: another study may have made it under its own."""
+    """Reads a step's table and puts this study's names into it.
+
+    Another study with other names may have computed the step.
+    """
     table = schemas.read(store.folder(step.key) / f"{name}.parquet", name)
     return _with(table, {k: v for k, v in identity(step, plan.study).items() if v is not None})
 
@@ -81,7 +94,7 @@ def _cells(plan: Plan, store: Store) -> Iterator[pa.Table]:
             last = attempts[-1]
             failed.append(
                 {
-                    **{k: v for k, v in identity(step, plan.study).items() if k != "phase"},
+                    **cell_identity(step, plan.study),
                     "cell": cell_name(step),
                     "key": step.key,
                     "state": last.state,

@@ -1,4 +1,4 @@
-"""Fans cells out with Ray Tune, which executes them and nothing more."""
+"""Runs cells with Ray Tune, which only executes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from ray import tune
 
 from distforget.engine.cluster import Share
-from distforget.engine.worker import Device, Outcome, State, Worker, is_retrained
+from distforget.engine.states import Device, Outcome, State
+from distforget.engine.worker import Worker
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
@@ -17,39 +18,39 @@ WorkerArguments = tuple[Study, Store, Device]
 
 
 CELLS_PER_TRIAL = 32
-"""At most. A trial costs Tune some 30 ms and memory that it keeps, one more result 2 ms."""
+"""Upper limit. A trial costs Tune about 30 ms and memory that it keeps; a result costs 2 ms."""
 
 
 class CellTrainable(tune.Trainable):
-    """One reused actor; a trial is some cells, each committed to the store and reported in turn."""
+    """An actor that Tune reuses. A trial runs several cells; each is committed and reported."""
 
     def setup(  # type: ignore[override] # with_parameters adds arguments
         self, config: dict[str, Any], worker: WorkerArguments, cells: Sequence[tuple[State, Step]]
     ) -> None:
-        """Once an actor: nothing is loaded before the first cell asks for it."""
+        """Prepare the actor; models are loaded when the first cell needs one."""
         self.worker = Worker(*worker)
         self.cells = cells
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take other cells; the weights are restored at the start of each."""
+        """Take the cells of the next trial; each cell restores the weights at its start."""
         self.next, self.end = new_config["cells"]
         return True
 
     def step(self) -> dict[str, Any]:
-        """Run cells. An error is a row in the store and an outcome here, never an exception."""
+        """Run the next cells. Errors are recorded in the store and reported, never raised."""
         state, steps = self._together()
         outcomes = self.worker.run_together(state, steps)
         self.next += len(steps)
         return {"done": self.next == self.end, "outcomes": [vars(outcome) for outcome in outcomes]}
 
     def _together(self) -> tuple[State, list[Step]]:
-        """The next cell and those behind it that can share its batch."""
+        """The next cell and the following ones that can share its batch."""
         state, first = self.cells[self.next]
         steps = [first]
         for other, step in self.cells[self.next + 1 : self.end]:
             full = len(steps) >= self.worker.device.cells
-            if full or other.key != state.key or is_retrained(step):
+            if full or other.key != state.key or not self.worker.takes_steps(step):
                 break
             steps.append(step)
         return state, steps
@@ -62,14 +63,14 @@ class CellTrainable(tune.Trainable):
 
 
 class _Listener(tune.Callback):
-    """Hands outcomes on, and stops the run when the first cells all fail."""
+    """Passes outcomes on, and stops the run if the first cells all fail."""
 
     def __init__(self, on_outcome: Callable[[Outcome], bool]) -> None:
         self.on_outcome = on_outcome
         self.go_on = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles itself for a restore that is not wanted here: the store is the truth."""
+        """Tune pickles its callbacks in order to restore runs; here the store does that."""
         return {"on_outcome": None, "go_on": True}
 
     def on_trial_result(
@@ -99,7 +100,7 @@ def run_cells(
     together: int,
     on_outcome: Callable[[Outcome], bool],
 ) -> list[str]:
-    """Run cells in one Tuner, those of one state after another.
+    """Run cells in one Tuner; cells that start from the same weights run one after another.
 
     Args:
         together: cells that share a batch.
@@ -156,7 +157,7 @@ def run_cells(
 
 
 def shares(cells: int, workers: int, together: int = 1) -> list[tuple[int, int]]:
-    """First cell and end of each trial: the fewer are left, the fewer, so that all end together.
+    """Bounds of each trial. Trials get shorter towards the end so that all workers end together.
 
     A trial has no fewer than share a batch, if there are enough for all workers.
     """

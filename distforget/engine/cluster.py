@@ -1,4 +1,4 @@
-"""Starts or joins a Ray cluster, and says what a worker gets of it."""
+"""Starts or joins a Ray cluster and decides how much of it each worker gets."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONM
 import psutil  # noqa: E402
 import ray  # noqa: E402 # after its settings
 
+from distforget.errors import UsageError  # noqa: E402
 from distforget.placement import Placement  # noqa: E402
-from distforget.study import UsageError  # noqa: E402
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one worker of cells gets: a device, Ray resources and threads."""
+    """What one worker gets: a device, Ray resources and threads."""
 
     device: str
     cpus: float
@@ -54,12 +54,15 @@ class Share:
 
 
 def cores(placement: Placement) -> int:
-    """CPU cores that a local run uses."""
+    """Number of CPU cores that a local run uses."""
     return placement.cpus or len(os.sched_getaffinity(0))
 
 
 def cluster_address(placement: Placement) -> str:
-    """The Ray cluster to join: as asked for, or the one whose job this is; empty: start one."""
+    """Address of the Ray cluster to join: the given one, or that of the current Ray job.
+
+    Empty if a local cluster is to be started.
+    """
     return placement.address or os.environ.get("RAY_ADDRESS", "")
 
 
@@ -120,7 +123,7 @@ def _quieten() -> None:
 
 
 def resources() -> dict[str, float]:
-    """What the cluster has, by Ray's names."""
+    """Resources of the cluster under Ray's names."""
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call] # Ray's gap
     return found
 
@@ -138,7 +141,7 @@ def uses_gpu(placement: Placement) -> bool:
 
 
 def train_groups(placement: Placement, planned: int, worker_bytes: int) -> int:
-    """How many of all planned fine-tunings run at once.
+    """Number of fine-tunings that run at once.
 
     Each of their workers has a GPU to itself or four cores: starting one takes about 20 s of a
     core. On a cluster without GPUs it has all cores of its node, so that one runs at a time.
@@ -162,14 +165,14 @@ def _groups_of_cores(placement: Placement) -> int:
 
 
 def train_threads(placement: Placement, groups: int) -> int:
-    """Threads of each training worker; 0 on a cluster, where a worker counts its own cores."""
+    """Threads of each training worker; 0 on a cluster, where each worker counts its own cores."""
     if cluster_address(placement):
         return 0
     return max(1, cores(placement) // (groups * placement.train_workers))
 
 
 def available_memory() -> int:
-    """Bytes of memory that can be had now, within a container's limit if there is one."""
+    """Bytes of free memory, within the container's limit if there is one."""
     free: int = psutil.virtual_memory().available
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and limit.read_text().strip() != "max":
@@ -193,11 +196,14 @@ def check_memory(model: str, worker_bytes: int, workers: int, free: int) -> None
 
 
 CONTEXT_BYTES = 2**29
-"""What a process takes on a GPU beside its tensors: CUDA's context, library workspaces."""
+"""GPU memory of a process beside its tensors: CUDA's context and library workspaces."""
 
 
 def cells_that_fit(free: int, worker_bytes: int) -> int:
-    """Cells at once on a GPU with `free` bytes: a third is kept for activations; at most 8."""
+    """Number of cells, at most 8, that share a GPU with `free` bytes.
+
+    A third of the memory is kept for activations.
+    """
     return max(1, min(8, 2 * free // (3 * (worker_bytes + CONTEXT_BYTES))))
 
 
@@ -214,7 +220,7 @@ def _free_on_gpu() -> int:
 
 
 def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
-    """What each of the workers that run `steps` steps side by side gets.
+    """Resources of each worker when `steps` steps run side by side.
 
     Args:
         worker_bytes: memory that one of them takes on its device, before activations.
@@ -230,7 +236,7 @@ def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
 
 
 def object_store_bytes() -> float:
-    """Size of the object store of this node, where the driver puts weights."""
+    """Bytes of this node's object store, in which the driver puts weights."""
     here = ray.get_runtime_context().get_node_id()
     nodes = ray.nodes()  # type: ignore[no-untyped-call] # Ray's gap
     own = next(node["Resources"] for node in nodes if node["NodeID"] == here)

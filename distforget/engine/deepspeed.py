@@ -1,4 +1,4 @@
-"""DeepSpeed's half of the Stepper: ZeRO 1, 2, 3, optimiser state on the CPU if asked."""
+"""The DeepSpeed version of the Stepper: ZeRO 1, 2 and 3, optional CPU offload."""
 
 from __future__ import annotations
 

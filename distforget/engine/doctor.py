@@ -1,4 +1,4 @@
-"""Looks at a machine: is all there that a study needs?"""
+"""Checks whether a machine has everything that a study needs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import torch
 from packaging.requirements import Requirement
 
 from distforget.engine.cluster import available_memory, connected
+from distforget.errors import UsageError
+from distforget.origins import BUILTIN_MODELS
 from distforget.placement import Placement
-from distforget.plan import BUILTIN_MODELS
 from distforget.store import Store
-from distforget.study import UsageError
 
 SHOWN = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
 """Packages that are listed even if nothing is wrong with them."""

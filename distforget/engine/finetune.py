@@ -24,22 +24,26 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 
 from distforget import schemas, selection
+from distforget.batches import micro_batch_count
 from distforget.engine.cluster import uses_gpu
 from distforget.engine.data import shards_of
 from distforget.engine.models import model_folder
-from distforget.engine.worker import Outcome, left_out, trained
+from distforget.engine.rows import trained
+from distforget.engine.states import Outcome
+from distforget.engine.worker import left_out
+from distforget.errors import UsageError
 from distforget.placement import Placement
 from distforget.plan import Step
 from distforget.store import Store
-from distforget.study import Study, UsageError
+from distforget.study import Study
 from distforget.tracks import track
 from distforget.tracks.base import Examples, Learner
-from distforget.training import Epoch, Finetuning, Stepper, TorchStepper, micro_batch_count
+from distforget.training import Epoch, Finetuning, Stepper, TorchStepper
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a training worker is told."""
+    """The configuration of a training worker."""
 
     steps: Sequence[Step]
     study: Study
@@ -93,7 +97,7 @@ def finetune(
 
 
 def _fit_all(job: Job) -> None:
-    """Run groups of workers until each step is done or has failed; a loss is its step's alone."""
+    """Run groups of workers until each step is done or has failed; a lost worker costs one step."""
     store, left = job.store, list(job.steps)
     known = {step.key: len(store.attempts(step.key)) for step in left}
     losses = dict.fromkeys(known, 0)
@@ -115,7 +119,7 @@ def _fit_all(job: Job) -> None:
 
 
 def _fit(job: Job) -> str:
-    """Run a group of workers; why it was lost, or ''.
+    """Run a group of workers and return why it was lost, or '' if it was not.
 
     Raises:
         DiskError: the disk is full or read-only; not tried again, which may take hours.
@@ -190,7 +194,7 @@ def _following(
 
 
 def _train_all(config: dict[str, Any]) -> None:
-    """Runs in each training worker: the steps that are not done, one after the other."""
+    """The loop of each training worker: trains the open steps one after the other."""
     job: Job = config["job"]
     torch.set_num_threads(job.threads or len(os.sched_getaffinity(0)))
     shard = ray.train.get_dataset_shard("train")
@@ -265,7 +269,7 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
 
 
 def check_lengths(examples: Examples, rows: pa.Table, most: int) -> None:
-    """Look whether all samples are short enough to be trained on.
+    """Check that all samples are short enough for training.
 
     Raises:
         UsageError: one is not.
@@ -279,7 +283,7 @@ def check_lengths(examples: Examples, rows: pa.Table, most: int) -> None:
 
 
 def _left_out(learner: Learner, rows: pa.Table, step: Step) -> list[int]:
-    """Row numbers of the samples to train without."""
+    """Numbers of the rows that the training leaves out."""
     gone = left_out(learner, rows, step)["sample_id"]
     found: list[int] = np.flatnonzero(pc.is_in(rows["sample_id"], gone.combine_chunks())).tolist()
     return found

@@ -1,4 +1,4 @@
-"""How steps are put together: by the weights that they start from, or by what they cost."""
+"""Groups steps by the weights that they start from, or so that groups cost about the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from distforget.plan import Step
 
 
 def deal(steps: Sequence[Step], groups: int, cost: Callable[[Step], float]) -> list[list[Step]]:
-    """Steps to groups that end at about the same time: the longest first, to who has least."""
+    """Deals steps out to groups that take about equally long: the longest step first, each to the
+    group with the least work."""
     dealt: list[list[Step]] = [[] for _ in range(groups)]
     for step in sorted(steps, key=cost, reverse=True):
         min(dealt, key=lambda group: sum(map(cost, group))).append(step)
@@ -16,9 +17,10 @@ def deal(steps: Sequence[Step], groups: int, cost: Callable[[Step], float]) -> l
 
 
 def by_start(steps: Sequence[Step], together: bool = True) -> list[list[Step]]:
-    """Steps that start from the same weights; each alone if not `together`."""
+    """Groups of steps that start from the same weights; groups of one step if not `together`."""
     groups: dict[str, list[Step]] = {}
     for step in steps:
-        start = step.inputs.get("finetune", step.inputs["model"])
+        inputs = step.state.inputs
+        start = inputs.get("finetune", inputs["model"])
         groups.setdefault(start.key if together else step.key, []).append(step)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Brings base models into reach and remembers where they are."""
+"""Fetches base models and records where their files are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def fetch_model(step: Step, study: Study, store: Store) -> None:
     """
 
     def fill(folder: Path) -> None:
-        found = track(study.track).materialise_model(step.config, folder)
+        base = model_folder(step.inputs["base"], store) if "base" in step.inputs else None
+        found = track(study.track).materialise_model(step.config, folder, base)
         place = "" if found == folder else str(found)
         note = {"folder": place, "weights": sum(map(_weights, found.glob("*.safetensors")))}
         (folder / "model.json").write_text(json.dumps(note))
@@ -42,12 +43,12 @@ def model_folder(step: Step, store: Store) -> Path:
 
 
 def weight_bytes(step: Step, study: Study, store: Store) -> int:
-    """What a base model's weights take in memory; 0 for classifiers, which are small."""
+    """Memory of a model's weights; 0 for classifiers, which are small."""
     return int(_note(step, store)["weights"]) * _WIDTH[study.dtype]
 
 
 def worker_bytes(step: Step, study: Study, store: Store) -> int:
-    """What a worker that trains or unlearns holds, before activations.
+    """Memory that a worker needs for training or unlearning, without activations.
 
     Weights, gradients and AdamW's two moments; of 16-bit weights the last two in float32, and
     float32 weights too (`training.TorchStepper`). Of adapters little more than the base model.
@@ -59,7 +60,7 @@ def worker_bytes(step: Step, study: Study, store: Store) -> int:
 
 
 def _weights(path: Path) -> int:
-    """Numbers in a safetensors file, by its header."""
+    """Number of weights in a safetensors file, read from its header."""
     with safe_open(path, "numpy") as file:
         names = file.keys()
         return sum(math.prod(file.get_slice(name).get_shape()) for name in names)

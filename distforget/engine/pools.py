@@ -1,4 +1,4 @@
-"""Asks models in parallel actors: floor and ceiling answers, references of retain batches."""
+"""Runs steps in parallel actors: floor and ceiling answers, references, probes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from distforget.engine.cluster import Share
-from distforget.engine.worker import Device, Outcome, State, Worker
+from distforget.engine.states import Device, Outcome, State
+from distforget.engine.worker import Worker
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
@@ -19,7 +20,7 @@ Group = tuple[Callable[[], State], Sequence[Step]]
 only those at work lie there."""
 
 LOST = (RayActorError, OutOfMemoryError)
-"""What Ray says of a dead actor; the second of one that its memory monitor killed."""
+"""Errors that Ray raises for a dead actor; the second if its memory monitor killed the actor."""
 
 
 def run_groups(

@@ -1,4 +1,4 @@
-"""Runs a done cell again in a clean store, from what the cell started from, without a cluster."""
+"""Runs a finished cell again in an empty store, from the same inputs, without a cluster."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from typing import Any
 import pyarrow as pa
 
 from distforget import schemas
-from distforget.engine.worker import Device, Worker, tuned_state
+from distforget.attempts import StoreError
+from distforget.engine.states import Device, scored_state, tuned_state
+from distforget.engine.worker import Worker
+from distforget.errors import UsageError
 from distforget.payload import differences
 from distforget.plan import STAGE_VERSIONS, Plan, Step, cell_name
 from distforget.provenance import recorded
-from distforget.store import Store, StoreError
-from distforget.study import UsageError
+from distforget.store import Store
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a cell left, and where and how fast it was computed."""
+    """The tables of a cell, and where and how fast they were computed."""
 
     tables: Mapping[str, pa.Table]
     facts: Mapping[str, Any]
@@ -31,7 +33,7 @@ class Result:
 
 
 def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result, Result]:
-    """A cell's stored result, and the one that it leaves when it is run again.
+    """Returns a cell's stored result and the result of running it again.
 
     It runs in an empty store that is gone afterwards and holds nothing but the cell's inputs as
     they are stored: dataset, base model, fine-tuned weights (of retrain: those trained without the
@@ -53,7 +55,7 @@ def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result,
     _check_payload(step, store)
     with tempfile.TemporaryDirectory(prefix="distforget-") as folder:
         clean = Store(Path(folder))
-        asked = plan.before(step)[1]
+        asked = plan.before(step)
         _give(clean, store, [*step.inputs.values(), *[asked] * store.is_done(asked.key)])
         # Sums over other numbers of threads differ in their last digits, and attacks amplify that.
         threads = store.manifest(step.key)["threads"]
@@ -61,23 +63,29 @@ def reproduce(plan: Plan, name: str, store: Store, device: str) -> tuple[Result,
         outcome = worker.run(tuned_state(step, clean, asked), step)
         if not outcome.done:
             raise StoreError(f"cell {name} failed when it was run again: {outcome.error}")
-        new = _result(step, clean)
-    return _result(step, store), new
+        probes = [probe for probe in plan.probes if probe.inputs["state"] is step]
+        for probe in probes:
+            worker.run(scored_state(probe, clean), probe)
+        new = _result(step, probes, clean)
+    return _result(step, probes, store), new
 
 
 def _give(clean: Store, store: Store, steps: list[Step]) -> None:
-    """Let a store have some results of another one."""
+    """Link results of one store into another."""
     (clean.root / "done").mkdir()
     for step in steps:
         place = store.folder(step.key).resolve()
         (clean.root / "done" / step.key).symlink_to(place, target_is_directory=True)
 
 
-def _result(step: Step, store: Store) -> Result:
-    files = sorted(store.folder(step.key).glob("*.parquet"))
+def _result(step: Step, probes: list[Step], store: Store) -> Result:
+    found: dict[str, list[pa.Table]] = {}
+    for each in [step, *(probe for probe in probes if store.is_done(probe.key))]:
+        for path in sorted(store.folder(each.key).glob("*.parquet")):
+            found.setdefault(path.stem, []).append(schemas.read(path, path.stem))
     manifest = store.manifest(step.key)
     return Result(
-        {path.stem: schemas.read(path, path.stem) for path in files},
+        {name: pa.concat_tables(tables) for name, tables in found.items()},
         {**recorded(manifest), "seconds": manifest["seconds"]},
     )
 

@@ -1,16 +1,16 @@
-"""Runs a plan: the steps that are not done yet, inputs first, then the study's tables."""
+"""Runs a plan: unfinished steps in the order of their inputs, then the study's tables."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from pathlib import Path
 
-import pyarrow as pa
-
+from distforget.attempts import DiskError
+from distforget.data import TextData
 from distforget.engine import weights
 from distforget.engine.assemble import assemble
 from distforget.engine.cells import run_cells
@@ -24,58 +24,25 @@ from distforget.engine.cluster import (
     train_groups,
     train_threads,
 )
-from distforget.engine.data import build_dataset, check_metrics, check_nearest
+from distforget.engine.data import build_dataset, check_metrics, check_nearest, doubts
 from distforget.engine.finetune import finetune
 from distforget.engine.groups import by_start, deal
+from distforget.engine.listening import Listener, Summary
 from distforget.engine.models import fetch_model, worker_bytes
 from distforget.engine.pools import run_groups
-from distforget.engine.worker import Outcome, State
+from distforget.engine.states import WEIGHTS, Outcome, State, scored_state, tuned_state
 from distforget.placement import Placement
 from distforget.plan import Plan, Step
-from distforget.store import DiskError, Store
+from distforget.store import Store
 from distforget.tracks import track
 from distforget.training import Epoch
 
 OBJECT_STORE_SHARE = 0.6
-"""How much of Ray's object store may be filled with weights."""
-
-
-class Listener(Protocol):
-    """Is told how a run goes."""
-
-    def stage(self, title: str, steps: int) -> None:
-        """A group of steps begins."""
-        ...
-
-    def finished(self, step: Step, outcome: Outcome) -> None:
-        """A step of the group is done or failed."""
-        ...
-
-    def epoch(self, step: Step, epoch: Epoch, max_epochs: int) -> None:
-        """Fine-tuning is an epoch further."""
-        ...
-
-    def waiting(self, step: Step) -> None:
-        """Another run is at work on this step; this one waits for it."""
-        ...
-
-
-@dataclass(frozen=True)
-class Summary:
-    """How a run ended."""
-
-    tables: dict[str, pa.Table]
-    planned: int
-    done: int
-    failed: int
-    computed: int
-    """Steps that this run computed itself."""
-    unanswered: tuple[str, ...]
-    """Floor and ceiling answers that failed: what compares with them is missing."""
+"""Share of Ray's object store that may be filled with weights."""
 
 
 def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
-    """Carry out what is not done yet, and write the study's tables.
+    """Run all open steps, then write the study's tables.
 
     Raises:
         UsageError: store, data, model or memory are not fit for the study; nothing was computed.
@@ -90,24 +57,32 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
             runner.finetune_models()
             runner.ask_models()
             runner.run_cells()
+            runner.attack_states()
+            runner.score_states()
     tables = assemble(plan, store)
     store.sweep()
     done = sum(store.is_done(step.key) for step in plan.cells)
     rows = tables["cells"]["state"].to_pylist()
-    unanswered = tuple(step.title for step in plan.asks if not store.is_done(step.key))
+    after = [
+        step for step in (*plan.attacks, *plan.probes) if store.is_done(step.inputs["state"].key)
+    ]
+    missing = [step for step in (*plan.asks, *after) if not store.is_done(step.key)]
+    unanswered = tuple(step.title for step in missing)
     return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed, unanswered)
 
 
 def is_complete(plan: Plan, placement: Placement) -> bool:
-    """Whether nothing is left to do: each step is done, or failed and not to be retried."""
+    """Whether each step is done, or has failed and is not to be retried."""
     store = Store(placement.store.resolve())
     return not any(is_open(step, placement, store) for step in plan.steps())
 
 
 def is_open(step: Step, placement: Placement, store: Store) -> bool:
-    """Whether a step is to be done."""
+    """Whether a step still has to run."""
     if store.is_done(step.key):
         return False
+    if "state" in step.inputs and not store.is_done(step.inputs["state"].key):
+        return False  # nothing is there to be attacked or scored
     if step.stage != "cell" or placement.retry_failed:
         return True
     attempts = store.attempts(step.key)
@@ -147,12 +122,14 @@ class _Runner:
                 if not self.store.is_done(step.key):
                     began = time.monotonic()
                     if step.stage == "dataset":
-                        build_dataset(step, self.plan.study, self.store)
+                        build_dataset(step, self.plan.study, self.store, told=self.listener.told)
                     else:
                         fetch_model(step, self.plan.study, self.store)
                     self._done(step, time.monotonic() - began)
         check_metrics(self.plan, self.store)
         check_nearest(self.plan, self.store)
+        for text in doubts(self.plan, self.store):
+            self.listener.doubt(text)
         self._check_memory()
 
     def _done(self, step: Step, seconds: float) -> None:
@@ -175,7 +152,7 @@ class _Runner:
         return worker_bytes(model, self.plan.study, self.store)
 
     def _share(self, planned: int, left: int, losses: int = 0) -> Share:
-        """What workers get; half as many of them after each round that lost some.
+        """Resources of the workers; their number is halved after each round that lost some.
 
         Threads go by what is planned and not by what is left, since sums round differently with
         each number of them: a run that was cut short ends with the rows of one that was not.
@@ -184,7 +161,7 @@ class _Runner:
         return replace(share, workers=max(1, min(share.workers, left) >> losses))
 
     def finetune_models(self) -> None:
-        """All training runs; one that fails blocks only its own cells.
+        """Run all trainings; one that fails blocks only its own cells.
 
         Small models are trained side by side, others one after the other by a group of workers.
         """
@@ -214,9 +191,10 @@ class _Runner:
         return self.store.claim(step.key, lambda: self.listener.waiting(step))
 
     def _cost(self, step: Step) -> float:
-        """About how long a fine-tuning takes, beside others: weights times rows."""
-        dataset, model = self.plan.study.dataset, step.inputs["model"]
-        rows = dataset.targets * (1 + int(step.about["dose"])) + dataset.others
+        """Relative duration of a fine-tuning: weights times rows."""
+        data, model = self.plan.study.data, step.inputs["model"]
+        others = data.others if isinstance(data, TextData) else 0
+        rows = data.targets * (1 + int(step.about["dose"])) + others
         return float(self._bytes(model) * rows)
 
     def _trained(self, step: Step, event: Epoch | Outcome) -> None:
@@ -226,14 +204,26 @@ class _Runner:
             self.listener.epoch(step, event, self.plan.study.finetune.max_epochs)
 
     def ask_models(self) -> None:
-        """Floor and ceiling answers and references, once a model and dose."""
+        """Ask floors and ceilings, and compute references, once for each model and dose."""
         planned = [*self.plan.asks, *self.plan.references]
         steps = [step for step in self._todo(planned) if not self._blocked(step)]
         if steps:
             self._run_pool("floor, ceiling and reference", planned, steps)
 
+    def attack_states(self) -> None:
+        """Attack all states that have answered."""
+        steps = self._todo(self.plan.attacks)
+        if steps:
+            self._run_pool("attacks", self.plan.attacks, steps)
+
+    def score_states(self) -> None:
+        """Run the probes of all states that have answered, attacked or not."""
+        steps = self._todo(self.plan.probes)
+        if steps:
+            self._run_pool("scores", self.plan.probes, steps)
+
     def _run_pool(self, title: str, planned: Sequence[Step], steps: Sequence[Step]) -> None:
-        """Steps in parallel actors; those of lost actors again, each alone."""
+        """Run steps in parallel actors; steps of lost actors run again, each alone."""
         self.listener.stage(title, len(steps))
         by_key = {step.key: step for step in steps}
         small = track(self.plan.study.track).SMALL_MODELS
@@ -264,7 +254,7 @@ class _Runner:
             steps = lost + self._left_by_others(busy)
 
     def _left_by_others(self, steps: Sequence[Step]) -> list[Step]:
-        """Wait until another run ends the first of its steps; those that are to do after all."""
+        """Wait until another run has ended its first step; return the steps that are still open."""
         left = []
         for step in steps[:1]:
             with self._claim(step):
@@ -290,16 +280,15 @@ class _Runner:
         self.listener.finished(step, Outcome(step.key, False, 0.0, message))
 
     def _state(self, step: Step) -> State:
-        dataset, model = step.inputs["dataset"], step.inputs["model"]
-        tuned = step.inputs.get("finetune")
-        if tuned is None:
-            return State(dataset, model, model.key, None)
-        path = self.store.folder(tuned.key) / "weights.safetensors"
-        answers = self.plan.before(step)[1] if step.stage == "cell" else None
-        return State(dataset, model, tuned.key, weights.put(path), answers)
+        if step.stage == "probe":
+            return scored_state(step, self.store)
+        answers = self.plan.before(step) if step.stage == "cell" else None
+        state = tuned_state(step.state, self.store, answers)
+        put = weights.put(state.weights) if isinstance(state.weights, Path) else None
+        return replace(state, weights=put)
 
     def run_cells(self) -> None:
-        """The grid: as many models and doses to a Tuner as fit into the object store."""
+        """Run the grid. Each Tuner gets as many models and doses as fit into the object store."""
         steps = [step for step in self._todo(self.plan.cells) if not self._blocked(step)]
         if not steps:
             return
@@ -353,7 +342,7 @@ class _Runner:
     def _rounds(
         self, steps: Sequence[Step], tries: Mapping[str, int]
     ) -> Iterator[tuple[list[tuple[State, list[Step]]], int]]:
-        """What each Tuner gets, and how often its cells have lost their workers."""
+        """The groups of each Tuner, and how often their cells have lost a worker."""
         by_losses: dict[int, list[Step]] = {}
         for step in steps:
             by_losses.setdefault(tries[step.key], []).append(step)
@@ -362,13 +351,13 @@ class _Runner:
                 yield groups, losses
 
     def _tuners(self, steps: Sequence[Step]) -> Iterator[list[tuple[State, list[Step]]]]:
-        """Groups of one start each; those of a Tuner are few enough, and their weights fit."""
+        """Groups of cells with the same start, bundled so that the weights of a Tuner fit."""
         room = object_store_bytes() * OBJECT_STORE_SHARE
         chosen: list[tuple[State, list[Step]]] = []
         count, size = 0, 0
         for whole in by_start(steps):
-            tuned = self.store.folder(whole[0].inputs["finetune"].key)
-            more = (tuned / "weights.safetensors").stat().st_size
+            tuned = whole[0].inputs.get("finetune")
+            more = (self.store.folder(tuned.key) / WEIGHTS).stat().st_size if tuned else 0
             for start in range(0, len(whole), self.placement.cells_per_tuner):
                 group = whole[start : start + self.placement.cells_per_tuner]
                 full = count + len(group) > self.placement.cells_per_tuner or size + more > room
@@ -382,7 +371,7 @@ class _Runner:
 
 
 class _FirstFailures:
-    """Says to stop when the first n cells all failed: something is wrong with all of them."""
+    """Stops the run if the first n cells all fail, since then all others would fail as well."""
 
     def __init__(self, first: int) -> None:
         self.first = first
@@ -394,7 +383,7 @@ class _FirstFailures:
         return not self.any_done and self.failed >= self.first
 
     def note(self, done: bool) -> bool:
-        """Returns whether to go on."""
+        """Note an outcome and return whether to go on."""
         self.any_done |= done
         self.failed += not done
         return not self.stopped

@@ -1,4 +1,4 @@
-"""Searches a method's settings: Optuna proposes, each proposal is a variant run as cells."""
+"""Searches a method's settings: Optuna proposes values, and each proposal runs as cells."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from distforget import disk
 from distforget.analysis.aims import Aims, aims, front
 from distforget.analysis.comparisons import written_name
 from distforget.engine.cluster import connected
-from distforget.engine.run import Listener, is_complete, run
+from distforget.engine.listening import Listener
+from distforget.engine.run import is_complete, run
+from distforget.errors import UsageError
 from distforget.methods import ResolvedMethod, resolve
 from distforget.methods.base import Search
 from distforget.placement import Placement
 from distforget.plan import Plan, make_plan
-from distforget.study import MethodChoice, Scalar, Study, UsageError
+from distforget.study import MethodChoice, Scalar, Study
 
 ROUND = 4
 """Proposals that are made before the first of them is answered."""
@@ -125,7 +127,7 @@ def _aims_of(plan: Plan, placement: Placement, listener: Listener) -> dict[str, 
     cells = summary.tables["cells"].to_pandas()
     failed = set(cells.loc[cells["state"] != "done", "variant"])
     scores = summary.tables["scores"]
-    reached = aims(scores, written_name(plan.study.verify.metric, scores))
+    reached = aims(scores, written_name(plan.study.metric, scores))
     return {variant: aim for variant, aim in reached.items() if variant not in failed}
 
 

@@ -1,4 +1,4 @@
-"""Weights in safetensors files and, zero-copy, in Ray's object store."""
+"""Stores weights in safetensors files and shares them without copies through Ray."""
 
 from __future__ import annotations
 

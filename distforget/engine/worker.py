@@ -1,4 +1,4 @@
-"""Carries out ask, reference and cell steps on one device: one loaded model, weights restored."""
+"""Runs steps on one device: loads a model once and restores its weights for each step."""
 
 from __future__ import annotations
 
@@ -7,79 +7,30 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 import torch
 from safetensors.torch import load_file, save_file
 
 from distforget import cell, cell_batch, schemas, selection
+from distforget.attacks import attack_of, name_of
+from distforget.attempts import DiskError
 from distforget.engine import weights
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
-from distforget.methods import ResolvedMethod, resolve
+from distforget.engine.rows import cell_identity, identity, trained, write
+from distforget.engine.states import ADAPTER, WEIGHTS, Device, Outcome, State
+from distforget.methods import ResolvedMethod, given, resolve
 from distforget.plan import Step, cell_name
-from distforget.store import DiskError, Store
+from distforget.probes import Evidence
+from distforget.store import Store
 from distforget.study import PLACEBO, MethodChoice, Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
-from distforget.training import Epoch
-
-ADAPTER = "adapter"
-"""Folder of a cell's adapter beside its tables."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a step: done, or failed with an attempt in the store."""
-
-    key: str
-    done: bool
-    seconds: float
-    error: str = ""
-    kind: Literal["own", "others", "lost", "busy", "disk"] = "own"
-    """Who brought it about: this run; another one. Else why it is neither: out of memory or
-    worker lost; another run is at work on it; the store cannot be written."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """Where a worker computes."""
-
-    name: str
-    threads: int
-    cells: int = 1
-    """Cells that share a batch."""
-
-
-@dataclass(frozen=True)
-class State:
-    """Weights that steps start from: a base model, or one fine-tuned."""
-
-    dataset: Step
-    model: Step
-    key: str
-    """Of the step that made the weights."""
-    weights: ray.ObjectRef[Any] | Path | None
-    """Fine-tuned weights in the object store or in a file; None: the base model's own."""
-    answers: Step | None = None
-    """Earlier answers to the same questions, which serve as drafts if they are there."""
-
-
-def tuned_state(step: Step, store: Store, answers: Step | None = None) -> State:
-    """What a step on a fine-tuned model starts from, read from the store.
-
-    Args:
-        answers: see `State`.
-    """
-    tuned = step.inputs["finetune"].key
-    path = store.folder(tuned) / "weights.safetensors"
-    return State(step.inputs["dataset"], step.inputs["model"], tuned, path, answers)
 
 
 class Worker:
@@ -88,14 +39,15 @@ class Worker:
     def __init__(self, study: Study, store: Store, device: Device) -> None:
         self.study, self.store, self.device = study, store, device
         self.state: State | None = None
+        self.samples: pa.Table = None
+        self.evidence: tuple[str, Any] = "", None
         torch.set_num_threads(device.threads)
 
     def take(self, state: State) -> None:
         """Have the state's model in memory and its weights at hand."""
         if self.state is not None and self.state.key == state.key:
             return
-        if self.state is None:
-            self.samples = read_samples(state.dataset, self.store)
+        self._take_samples(state.dataset)
         other_model = self.state is None or self.state.model.key != state.model.key
         if other_model or state.weights is None:
             model = next(m for m in self.study.models if m.name == state.model.about["model"])
@@ -108,6 +60,10 @@ class Worker:
         )
         self.state = state
         self.drafts = self._drafts(state.answers)
+
+    def _take_samples(self, dataset: Step) -> None:
+        if self.samples is None:
+            self.samples = read_samples(dataset, self.store)
 
     def _own_weights(self) -> Mapping[str, torch.Tensor]:
         if self.learner.slots is not None:
@@ -174,10 +130,15 @@ class Worker:
             "ask": self._ask,
             "reference": self._reference,
             "cell": self._cell,
+            "attack": self._attack,
+            "probe": self._probe,
         }[step.stage]
         try:
-            self.take(state)
-            self.learner.repetition = step.about.get("seed", 0)
+            if step.stage == "probe" and not track(self.study.track).SMALL_MODELS:
+                self._take_samples(state.dataset)
+            else:
+                self.take(state)
+                self.learner.repetition = step.about.get("seed", 0)
             fill = work(step)
             seconds = time.monotonic() - began
             self._commit(step, fill, seconds)
@@ -214,9 +175,66 @@ class Worker:
         asked = selection.asked_rows(self.samples, range(1, study.unlearn_targets + 1), study)
         # A fine-tuned model mostly says what it was taught: its best draft.
         taught = dict(zip(asked["sample_id"].to_pylist(), asked["answer"].to_pylist(), strict=True))
-        drafts = taught if "finetune" in step.inputs else None
-        tables = cell.ask(self.learner, asked, identity(step, study), drafts)
-        return lambda folder: _write(tables, folder)
+        drafts = taught if step.about["phase"] == "pre_unlearn" else None
+        answers = cell.ask(self.learner, asked, identity(step, study), drafts)
+        return lambda folder: write({"answers": answers}, folder)
+
+    def reach(self, step: Step) -> None:
+        """Put the learner at the weights that an ask or cell step asked; `take` its start before.
+
+        Weights that were kept are loaded. A cell that kept none is unlearned again.
+        """
+        folder = self.store.folder(step.key)
+        if (folder / ADAPTER).is_dir():
+            cell.put_back(self.learner, load_file(folder / ADAPTER / "adapter_model.safetensors"))
+        elif (folder / WEIGHTS).is_file():
+            cell.put_back(self.learner, load_file(folder / WEIGHTS))
+        elif step.stage == "cell":
+            retain = self.retain_batches([step])
+            cell.unlearn(self.learner, self.start, self.samples, self.what(step), retain)
+        else:
+            cell.put_back(self.learner, self.start)
+
+    def _answered(self, state: Step) -> tuple[pa.Table, pa.Table]:
+        """The samples that a state was asked, and its answers."""
+        answers = schemas.read(self.store.folder(state.key) / "answers.parquet", "answers")
+        asked = self.samples.take(answers["sample_id"])  # an id is the position in the dataset
+        return asked, answers
+
+    def _attack(self, step: Step) -> Callable[[Path], None]:
+        asked, before = self._answered(step.state)
+        self.reach(step.state)
+        config = next(c for c in self.study.attacks if name_of(c) == step.about["attack"])
+        drafts = dict(
+            zip(before["sample_id"].to_pylist(), before["answer"].to_pylist(), strict=True)
+        )
+        with self.learner.merged() as module:
+            attack_of(config).run(module, config)
+            answers = cell.ask(self.learner, asked, identity(step, self.study), drafts)
+            kept = self._kept_weights()
+        return lambda folder: write({"answers": answers}, folder, kept)
+
+    def _probe(self, step: Step) -> Callable[[Path], None]:
+        config = next(c for c in self.study.probes if c.kind == step.about["probe"])
+        evidence = self._evidence(step.inputs["state"])
+        tables = cell.scores(evidence, config, identity(step, self.study))
+        return lambda folder: write(tables, folder)
+
+    def _evidence(self, state: Step) -> Evidence:
+        """What probes may ask of a state; the next probe of the same state takes what is there."""
+        key, kept = self.evidence
+        evidence: Evidence = kept
+        if key != state.key:
+            self.evidence = "", None  # if what follows fails, the weights are no longer its own
+            asked, answers = self._answered(state)
+            of_track = track(self.study.track)
+            if of_track.SMALL_MODELS:
+                cell.put_back(self.learner, self.start)
+                evidence = self.learner.evidence(asked)
+            else:
+                evidence = of_track.stored_evidence(asked, answers, self.samples)
+            self.evidence = state.key, evidence
+        return evidence
 
     def _reference(self, step: Step) -> Callable[[Path], None]:
         cell.put_back(self.learner, self.start)
@@ -231,9 +249,9 @@ class Worker:
         return rows, batches
 
     def _cell(self, step: Step) -> Callable[[Path], None]:
-        if self.learner.slots is not None and not is_retrained(step):
+        if self.learner.slots is not None and self.takes_steps(step):
             return self._cells([step])[0]
-        tables, outcome = cell.run(
+        answers, outcome = cell.run(
             self.learner,
             self.start,
             self.samples,
@@ -242,8 +260,15 @@ class Worker:
             identity(step, self.study),
             self.drafts,
         )
-        tables["cells"] = self._row(step, outcome)
-        return lambda folder: _write(tables, folder)
+        tables = {"answers": answers, "cells": self._row(step, outcome)}
+        kept = self._kept_weights()
+        return lambda folder: write(tables, folder, kept)
+
+    def _kept_weights(self) -> dict[str, torch.Tensor]:
+        """A copy of the model's weights for its probes; none of a model that is not small."""
+        if not track(self.study.track).SMALL_MODELS:
+            return {}
+        return {n: t.clone() for n, t in weights.parameters(self.learner.module).items()}
 
     def _cells(self, steps: Sequence[Step]) -> list[Callable[[Path], None]]:
         """Cells of adapters in one batch; each also leaves its adapter."""
@@ -261,11 +286,11 @@ class Worker:
         adapters = [slots.weights(slot) for slot in range(len(steps))]
 
         def filling(number: int) -> Callable[[Path], None]:
-            tables, outcome = found[number]
-            tables["cells"] = self._row(steps[number], outcome)
+            answers, outcome = found[number]
+            tables = {"answers": answers, "cells": self._row(steps[number], outcome)}
 
             def fill(folder: Path) -> None:
-                _write(tables, folder)
+                write(tables, folder)
                 slots.write(adapters[number], folder / ADAPTER)
 
             return fill
@@ -275,14 +300,19 @@ class Worker:
     def what(self, step: Step) -> cell.Cell:
         """What a cell step unlearns, and how."""
         about = step.about
+        choice = next((m for m in self.study.methods if _is_choice(m, about)), None)
         return cell.Cell(
             self.study,
-            resolve(next(m for m in self.study.methods if _is_choice(m, about))),
+            resolve(choice) if choice else given(about["method"]),
             about["unlearned"],
             about["dose"],
             about["seed"],
             about["variant"] == PLACEBO,
         )
+
+    def takes_steps(self, step: Step) -> bool:
+        """Whether a cell is unlearned here; others were retrained, or unlearned elsewhere."""
+        return self.what(step).method.method.forget is not None
 
     def retain_batches(self, steps: Sequence[Step]) -> RetainBatches | None:
         """Of cells of one state; None if no method of theirs has a regulariser.
@@ -304,9 +334,8 @@ class Worker:
         return found.without(np.flatnonzero(gone).tolist())
 
     def _row(self, step: Step, outcome: Mapping[str, Any]) -> pa.Table:
-        named = identity(step, self.study)
         row = {
-            **{name: value for name, value in named.items() if name != "phase"},
+            **cell_identity(step, self.study),
             "cell": cell_name(step),
             "key": step.key,
             "state": "done",
@@ -314,11 +343,6 @@ class Worker:
             **outcome,
         }
         return schemas.from_rows("cells", [row])
-
-
-def is_retrained(step: Step) -> bool:
-    """Whether a cell's model was trained without its target, so that no steps are left to take."""
-    return "without" in step.inputs["finetune"].about
 
 
 def has_nearest(method: ResolvedMethod) -> bool:
@@ -335,41 +359,8 @@ def left_out(learner: Learner, rows: pa.Table, step: Step) -> pa.Table:
     return pa.concat_tables([target, nearest])
 
 
-def trained(
-    step: Step, found: Mapping[str, torch.Tensor], history: Sequence[Epoch]
-) -> Callable[[Path], None]:
-    """Fills a finetune step's folder: `weights.safetensors` and `training.parquet`."""
-    names = ("model", "dose", "seed", "without", "nearest")
-    about = {**{name: step.about.get(name) for name in names}, "key": step.key}
-    table = schemas.from_rows("training", [{**about, **asdict(epoch)} for epoch in history])
-
-    def fill(folder: Path) -> None:
-        weights.save(found, folder / "weights.safetensors")
-        schemas.write(table, "training", folder / "training.parquet")
-
-    return fill
-
-
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:
     """Whether a cell is of this choice; placebo cells are of the plain one."""
     variant = "plain" if about["variant"] == PLACEBO else about["variant"]
     same = (choice.name, choice.variant_name) == (about["method"], variant)
-    return same and (not choice.models or about["model"] in choice.models)
-
-
-def identity(step: Step, study: Study) -> dict[str, Any]:
-    """The columns that say whose a row is, as in `answers`, `scores` and `cells`."""
-    return {
-        "track": study.track,
-        "dataset": study.dataset.name,
-        "phase": step.about.get("phase", "post_unlearn"),
-        **{
-            name: step.about.get(name)
-            for name in ("model", "dose", "seed", "method", "variant", "unlearned")
-        },
-    }
-
-
-def _write(tables: Mapping[str, pa.Table], folder: Path) -> None:
-    for name, table in tables.items():
-        schemas.write(table, name, folder / f"{name}.parquet")
+    return same and choice.is_of(about["model"])

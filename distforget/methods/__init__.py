@@ -1,4 +1,4 @@
-"""Finds the methods of this folder and turns a name such as GA_KLN into something to run."""
+"""Finds the methods in this folder and resolves names such as GA_KLN."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from distforget.methods.base import Method, Terms
-from distforget.study import EnhancedConfig, MethodChoice, UsageError
+from distforget.errors import UsageError
+from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.study import EnhancedConfig, MethodChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,11 @@ def families() -> dict[str, Method[Any]]:
             method = importlib.import_module(f"{__name__}.{path.stem}").METHOD
             found[method.name] = method
     return found
+
+
+def reference() -> str:
+    """Name of the method that all others are compared with."""
+    return next(name for name, method in families().items() if method.is_reference)
 
 
 def names() -> list[str]:
@@ -79,7 +85,7 @@ class ResolvedMethod:
     def payload(self) -> dict[str, object]:
         """What of this method decides a cell's result (goes into its key)."""
         return {
-            "family": self.method.name,
+            "family": "" if self.method.starts_from == "elsewhere" else self.method.name,
             "version": self.method.version,
             "regulariser": self.regulariser,
             "config": self.config.model_dump(mode="json"),
@@ -89,6 +95,19 @@ class ResolvedMethod:
 
 def _mean(values: Sequence[Tensor]) -> Tensor:
     return sum(values[1:], values[0]) / len(values)
+
+
+def given(name: str) -> ResolvedMethod:
+    """The method of a model that was unlearned elsewhere: there is nothing to do.
+
+    Args:
+        name: what tables call it.
+    """
+    method = Method(
+        name=name, version=1, config=MethodConfig, source="elsewhere", forget=None,
+        starts_from="elsewhere",
+    )  # fmt: skip
+    return ResolvedMethod(name, "plain", method, "", MethodConfig())
 
 
 def resolve(choice: MethodChoice) -> ResolvedMethod:

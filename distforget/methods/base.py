@@ -1,4 +1,4 @@
-"""What an unlearning method is: arithmetic on Terms. Knows nothing of models, data or torch."""
+"""Defines an unlearning method as arithmetic on Terms. Imports no torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Search:
 
 
 class MethodConfig(Frozen):
-    """Settings that every gradient method has. Defaults were found on SmolLM2 (see README)."""
+    """Settings of all gradient methods; docs/methods.md says where the defaults come from."""
 
     learning_rate: Annotated[float, Search(5e-6, 5e-4)] = Field(
         5e-5, gt=0, description="AdamW, constant"
@@ -100,6 +100,9 @@ class Method(Generic[C]):
     source: str
     forget: Callable[[Terms, C], Tensor] | None
     """None: there are no unlearning steps."""
-    starts_from: Literal["finetuned", "scratch"] = "finetuned"
-    """"scratch": the cell's model is trained from the base model without the target."""
+    starts_from: Literal["finetuned", "scratch", "elsewhere"] = "finetuned"
+    """"scratch": the cell's model is trained from the base model without the target; "elsewhere":
+    it was unlearned by somebody else."""
     finish: Callable[[Weights, Weights, C], Weights] | None = None
+    is_reference: bool = False
+    """True for the method that all others are compared with."""

@@ -17,4 +17,5 @@ METHOD = Method(
     source="paper section 4.1 (images); here for text as well: same dose, seeds and order",
     forget=None,
     starts_from="scratch",
+    is_reference=True,
 )

@@ -1,1 +1,1 @@
-"""What people look at: progress and verdicts in the terminal, figures, pictures, the page."""
+"""Everything people look at: terminal output, figures, pictures and the page."""

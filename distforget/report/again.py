@@ -1,4 +1,4 @@
-"""Prints a cell that was run again beside what was stored of it; computes nothing."""
+"""Prints a stored cell beside its second run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 from distforget.analysis.reproduction import WORDS, Value, Word
 from distforget.payload import flat
-from distforget.report.terminal import duration
+from distforget.report.progress import duration
 
 COLOURS = {"equal": "green", "within tolerance": "yellow", "different": "red"}
 
@@ -19,7 +19,7 @@ COLOURS = {"equal": "green", "within tolerance": "yellow", "different": "red"}
 def print_reproduction(
     cell: str, values: Sequence[Value], word: Word, tolerance: float, rows: int, console: Console
 ) -> None:
-    """A line a column with how many values are equal; the values that are not; the word."""
+    """Print how many values of each column are equal, those that are not, and a verdict."""
     counted = Table(title=f"cell {cell}, run again", title_justify="left")
     for name in ("table", "column", *WORDS, "largest difference"):
         counted.add_column(name, justify="left" if name in ("table", "column") else "right")
@@ -57,11 +57,13 @@ def _shown(value: object) -> str:
     if isinstance(value, bytes):
         start = value[:8].hex(" ")
         return f"{len(value)} bytes: {start} ..."
+    if isinstance(value, list):
+        return f"{len(value)} values: {', '.join(f'{v:.6g}' for v in value[:3])} ..."
     return repr(value) if isinstance(value, str | float) else str(value)
 
 
 def print_facts(stored: Mapping[str, Any], new: Mapping[str, Any], console: Console) -> None:
-    """Device, versions, commit, host and seconds of both."""
+    """Print device, versions, commit, host and seconds of both runs."""
     table = Table(title="where both were computed", title_justify="left")
     for name in ("", "stored", "now"):
         table.add_column(name, overflow="fold")

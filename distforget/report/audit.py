@@ -1,4 +1,4 @@
-"""What came out of a classifier, for people and for programs: words, pictures, .csv, .npz."""
+"""Reports what was read out of a classifier: text, pictures, .csv and .npz."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from distforget.tracks.image.audit import ReadOut
 
 SHOWN = 100
-"""Candidates on the picture: those of largest multipliers."""
+"""Number of candidates on the picture, those with the largest multipliers."""
 
 
 def words(out: ReadOut) -> list[str]:
-    """What came out, in sentences."""
+    """Explains the result in sentences."""
     free = "" if out.found.residual_free is None else f" ({out.found.residual_free:.2f} with "
     free += "slopes at kinks free)" if free else ""
     numbers = f"residual {out.found.residual:.2f}{free}; of fresh weights {out.null_residual:.2f}"
@@ -38,8 +38,8 @@ def words(out: ReadOut) -> list[str]:
     what = "gradient" if out.of_gradient else "weights"
     if out.word == "read":
         return [
-            f"{numbers}: the candidates explain the {what}, as only training samples can. What the "
-            "pictures show was in the training data.",
+            f"{numbers}: the candidates explain the {what}, so most of them are close to training "
+            "samples. A sharp picture almost certainly shows one; a blurred one may be a mixture.",
             alike,
         ]
     if out.word == "in part":
@@ -50,15 +50,16 @@ def words(out: ReadOut) -> list[str]:
         ]
     if out.of_gradient:
         return [
-            f"{numbers}: the candidates do not explain the gradient: it is of more samples than "
-            "--samples says, of few batches, or of another model. Nothing can be read from it."
+            f"{numbers}: the candidates do not explain the gradient. It comes from more samples "
+            "than --samples says, from few batches, or from another model. Nothing can be read "
+            "from it."
         ]
     return [
         f"{numbers}: these weights are not at a stationary point of cross-entropy with weight "
-        "decay, or of more samples than --samples says: nothing can be read from them, and the "
-        "pictures are what the attack makes of any weights. That does not clear the data: ask "
-        "kinks, loss and span of samples that you hold with --check; if you have the optimiser's "
-        "state, give it with --optimizer."
+        "decay, or were trained on more samples than --samples says. Nothing can be read from "
+        "them, and the pictures are what the attack makes of any weights. That does not clear the "
+        "data: test samples that you hold with --check (kinks, loss and span), and give the "
+        "optimiser's state, if you have it, with --optimizer."
     ]
 
 
@@ -99,7 +100,7 @@ def write_read_out(out: ReadOut, picture: Path) -> list[Path]:
 
 
 def stretched(images_NHWC: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """Each image as bytes, its least value black and its greatest white."""
+    """Images as bytes, stretched so that the least value is black and the greatest white."""
     axes = (1, 2, 3)
     low, high = images_NHWC.min(axes, keepdims=True), images_NHWC.max(axes, keepdims=True)
     share = (images_NHWC - low) / np.maximum(high - low, 1e-12)
@@ -108,7 +109,7 @@ def stretched(images_NHWC: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def print_checked(checked: pd.DataFrame, never: str, console: Console) -> None:
-    """A line a group of samples: means, p-values combined, and how well each score tells them.
+    """One line per group of samples: means, p-values combined, and how well each score tells them.
 
     Args:
         never: the group of nulls.
@@ -116,11 +117,11 @@ def print_checked(checked: pd.DataFrame, never: str, console: Console) -> None:
     metrics = [n for n in METRICS if n in checked]
     table = Table(
         title="samples that you hold",
-        caption="means; AUC in brackets: the chance that a sample of the group scores above one "
-        f"that was {never} (0.5: no evidence). p: the chance of as much for such a one, samples "
-        "combined. A sample with many kinks was trained on, nearly surely; one without may have "
-        "been. kkt_multiplier: 1 part of the solution, 0 not; it takes what is checked for the "
-        "training data.",
+        caption="Means. AUC in brackets: the probability that a sample of the group scores above "
+        f"one that was {never} (0.5 is no evidence). p: the probability of such a score for one of "
+        "those, over all samples. A sample with many kinks was almost certainly trained on; one "
+        "without kinks may have been. kkt_multiplier: 1 if the sample is part of the solution, 0 "
+        "if not; it assumes that the checked samples are the training data.",
         title_justify="left",
         caption_justify="left",
     )
@@ -150,7 +151,7 @@ def print_checked(checked: pd.DataFrame, never: str, console: Console) -> None:
 
 
 def write_checked(checked: pd.DataFrame, picture: Path) -> Path:
-    """Write a row a sample beside the picture; its path.
+    """Write one row per sample beside the picture; its path.
 
     Raises:
         UsageError: it cannot be written.

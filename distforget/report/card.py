@@ -1,4 +1,4 @@
-"""The data card of an exported study: what is in each table, in what unit, whence; writes no file.
+"""The data card of an exported study: what each table holds, its units and its origin.
 
 Source: Hugging Face Hub documentation, "Dataset cards" and "Data files configuration".
 """
@@ -11,17 +11,16 @@ from dataclasses import dataclass
 import yaml
 
 from distforget import schemas
+from distforget.sources import source_of
 from distforget.study import Study
 
-OWN = "biographies"
-"""Source of samples that distforget makes up itself."""
 FIRST = "scores"
-"""Table that is loaded when none is named."""
+"""The table that is loaded by default."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of an exported table."""
+    """Size of an exported table."""
 
     rows: int
     bytes: int
@@ -44,7 +43,7 @@ def card(
         date: of the tables.
         results: paths of the files in lm-evaluation-harness's form.
     """
-    own = study.dataset.source == OWN and study.dataset.utility is None
+    own = source_of(study.data.source).licence and not study.questions
     front = {
         "pretty_name": f"distforget study {study.name}",
         "license": "apache-2.0" if own else "other",
@@ -141,16 +140,19 @@ def _columns(table: str) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """As it may stand between a table's bars."""
+    """Escapes text for a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 
 def _licence(study: Study) -> str:
-    models = ", ".join(dict.fromkeys(model.path for model in study.models))
-    source, utility = study.dataset.source, study.dataset.utility
-    strange = [] if source == OWN else [f"rows of `samples` come from the source {source!r}"]
-    strange += [f"questions of utility come from {utility.path!r}"] if utility else []
-    made = "people in `samples` are made up by distforget" if source == OWN else ""
+    models = ", ".join(dict.fromkeys(model.title for model in study.models))
+    made = source_of(study.data.source).licence
+    kind = study.data.source.kind
+    strange = [] if made else [f"rows of `samples` come from the source {kind!r}"]
+    strange += [
+        f"questions of {config.kind} come from {own.origin(config)[0]!r}"
+        for config, own in study.questions
+    ]
     said = [f"The {part}" for part in (made, *strange) if part]
     rights = (
         "; what comes from elsewhere keeps its licence, all else is under Apache-2.0"

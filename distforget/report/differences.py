@@ -1,4 +1,4 @@
-"""Holds two studies against each other and prints it: settings, devices, cells, scores."""
+"""Prints how two studies differ: settings, devices, cells and scores."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ from distforget.analysis.differences import (
 )
 from distforget.analysis.doses import BEFORE
 from distforget.analysis.settings import Setting, settings
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget.errors import UsageError
+from distforget.metrics import CHOICE_ACCURACY
 from distforget.plan import Plan, cell_name
 from distforget.report.study_tables import facts_of, read_current
-from distforget.report.terminal import interval, method_name
+from distforget.report.words import interval, method_name
 from distforget.store import Store
-from distforget.study import UsageError
 
 NAMED = 4
-"""Cells that are named of those that only one side has."""
+"""Number of cells that are named if only one side has them."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is known of how two studies, A and B, differ."""
+    """The differences between two studies, A and B."""
 
     metric: str
     margin: float
     """The smallest difference of the metric that matters; 0 where none was stated."""
     settings: Sequence[Setting]
     methods: int
-    """Methods and variants that both plan."""
+    """Methods and variants that both studies plan."""
     shared: Overlap
     alone: tuple[int, int]
     """Scores in shared cells and states that A alone has, and B alone."""
     facts: tuple[Mapping[str, tuple[str, ...]], Mapping[str, tuple[str, ...]]]
-    """Of the shared cells in A and in B, as `facts_of` gives them."""
+    """Facts about the shared cells in A and in B, as `facts_of` gives them."""
     scores: pd.DataFrame
-    """As `analysis.differences.differences` gives it."""
+    """The table that `analysis.differences.differences` returns."""
 
     @property
     def equal(self) -> bool:
@@ -58,7 +58,7 @@ class Comparison:
 
 
 def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Comparison:
-    """Two studies, or one in two stores, from their tables.
+    """Compare the tables of two studies, or of one study in two stores.
 
     Args:
         metric: the score compared; empty: that of A's verdicts.
@@ -75,7 +75,7 @@ def compare(a: tuple[Plan, Store], b: tuple[Plan, Store], metric: str) -> Compar
         )
     verify = studies[0].verify
     one, other = read_current(*a), read_current(*b)
-    of_verdicts = written_name(verify.metric, one.scores)
+    of_verdicts = written_name(studies[0].metric, one.scores)
     metric = written_name(metric, one.scores) if metric else of_verdicts
     for study, tables in zip(studies, (one, other), strict=True):
         scored = sorted(tables.scores["metric"].unique().to_pylist())
@@ -101,7 +101,7 @@ def _methods(plan: Plan) -> set[tuple[str, str]]:
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
-    """Settings, devices and cells, a line a model state and role whose scores differ, the sum."""
+    """Print differences in settings, devices, cells and scores, and a conclusion."""
     _print_settings(found.settings, found.methods, console)
     _print_overlap(found.shared, found.alone, console)
     _print_facts(*found.facts, console)
@@ -110,7 +110,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
 
 
 def _print_settings(found: Sequence[Setting], methods: int, console: Console) -> None:
-    """A line a field that differs; `methods` there are in all."""
+    """Print one line per field that differs; there are `methods` methods in all."""
     if not found:
         console.print("settings: no field differs in the steps that both plan")
         return
@@ -135,7 +135,7 @@ def _print_settings(found: Sequence[Setting], methods: int, console: Console) ->
 def _print_facts(
     a: Mapping[str, tuple[str, ...]], b: Mapping[str, tuple[str, ...]], console: Console
 ) -> None:
-    """A line a fact (device, a package's version, ...) that differs between both sides' cells."""
+    """Print one line per fact, such as device or package version, that differs."""
     names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
     if not names:
         console.print("both were computed with the same versions on the same device")
@@ -150,7 +150,7 @@ def _print_facts(
 
 
 def _print_overlap(found: Overlap, alone: tuple[int, int], console: Console) -> None:
-    """How many cells both have, and which only one has."""
+    """Print how many cells both studies have, and which ones only one of them has."""
     console.print(f"cells: {len(found.both)} done on both sides")
     for side, other, names in (("A", "B", found.only_a), ("B", "A", found.only_b)):
         if names:
@@ -168,7 +168,7 @@ def _print_overlap(found: Overlap, alone: tuple[int, int], console: Console) -> 
 
 
 def _print_scores(found: Comparison, console: Console) -> None:
-    """A line a model state and role whose scores are not all equal; how many are."""
+    """Print one line per model state and role with different scores."""
     lines, metric, margin = found.scores, found.metric, found.margin
     differing = lines[lines["word"] != EQUAL]
     scores = int(lines["samples"].sum())
@@ -221,7 +221,7 @@ def _cells(row: Mapping[Any, Any]) -> list[str]:
 
 
 def _print_conclusion(found: Comparison, console: Console) -> None:
-    """One plain sentence."""
+    """Print the conclusion in one sentence."""
     shared, lines = found.shared, found.scores
     if lines.empty:
         console.print("the studies have no cell and no state in common: nothing is compared")

@@ -1,4 +1,4 @@
-"""Estimates time and memory of what a plan has left, from the store's results of the same kind."""
+"""Estimates the time and memory that a plan still needs, from finished steps of the same kind."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rich.console import Console
 
 from distforget.engine.models import weight_bytes, worker_bytes
 from distforget.plan import Plan, Step
-from distforget.report.terminal import duration
+from distforget.report.progress import duration
 from distforget.store import Store
 
 
 def seconds_left(plan: Plan, store: Store, done: Set[str]) -> tuple[float, list[str]]:
-    """Sum over steps left of the median time of the stage's results so far; and stages without any.
+    """Estimated seconds of all open steps, and the stages for which there is no estimate yet.
 
     Times come from this study's own finished steps (the machine and model are the same), one step
     after the other: divide by the number of workers.
@@ -40,7 +40,7 @@ def seconds_left(plan: Plan, store: Store, done: Set[str]) -> tuple[float, list[
 
 
 def print_estimate(plan: Plan, store: Store, console: Console) -> None:
-    """One line about time, one a model about memory and disk."""
+    """Print one line about time, and one line per model about memory and disk."""
     done = store.done(step.key for step in plan.steps())
     total, unknown = seconds_left(plan, store, done)
     if all(step.key in done for step in plan.steps()):
@@ -49,12 +49,12 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
         missing = f" (not counted, none done yet: {', '.join(unknown)})" if unknown else ""
         console.print(f"time: about {duration(total)} of one worker left{missing}")
     else:
-        console.print("time: unknown until a step of each stage is done; `status` tells as it goes")
+        console.print("time: unknown until one step of each stage is done; `status` prints it then")
     for step in plan.models:
         if step.key in done:
             size = weight_bytes(step, plan.study, store) / 2**30
             worker = worker_bytes(step, plan.study, store) / 2**30
-            states = len(plan.finetunes) // len(plan.models)
+            states = len([tuned for tuned in plan.finetunes if tuned.inputs["model"] is step])
             console.print(
                 f"{step.about['model']}: {size:.2f} GiB of weights; "
                 f"{worker:.1f} GiB of memory a training or cell worker; "

@@ -1,4 +1,4 @@
-"""Writes a study's tables for others: a Hugging Face `datasets` folder with a data card."""
+"""Exports a study's tables as a Hugging Face `datasets` folder with a data card."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distforget import disk, schemas
+from distforget.errors import UsageError
 from distforget.plan import Plan
 from distforget.report.card import Size, card
 from distforget.report.harness import results
 from distforget.report.study_tables import StudyTables, facts_of, read_current
 from distforget.store import Store
-from distforget.study import UsageError
 
 
 def export_study(plan: Plan, store: Store, folder: Path) -> list[Path]:
-    """Write README.md, data/TABLE.parquet and results/MODEL/results_DATE.json; their paths.
+    """Write README.md, data/TABLE.parquet and results/MODEL/results_DATE.json; return the paths.
 
-    The folder is there as a whole or not at all.
+    The folder appears complete or not at all.
 
     Raises:
         UsageError: the study was not run or has tables of other settings, or the folder holds
@@ -55,7 +55,7 @@ def export_study(plan: Plan, store: Store, folder: Path) -> list[Path]:
 
 
 def _write_tables(study: str, store: Store, folder: Path) -> dict[str, Size]:
-    """Each table that the study has, checked against its schema."""
+    """Write each table of the study, checked against its schema."""
     folder.mkdir()
     sizes = {}
     for name in schemas.tables():
@@ -74,7 +74,7 @@ def _write_results(
     written: float,
     folder: Path,
 ) -> tuple[str, ...]:
-    """A file a model, placed and named as lm-evaluation-harness does."""
+    """Write one file per model, placed and named as lm-evaluation-harness does."""
     date = datetime.fromtimestamp(written, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")
     paths = []
     for model in plan.study.models:

@@ -1,4 +1,4 @@
-"""Which figure of the paper is drawn by which function, and what this version cannot draw yet."""
+"""Maps the paper's figure numbers to the functions that draw them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from distforget.analysis.comparisons import EXPERIMENTS, Experiment
-from distforget.dataset_config import Track
+from distforget.errors import UsageError
 from distforget.report.figure_style import STYLE
 from distforget.report.figures import differences_by_target, schemes_compared, utility_compared
 from distforget.report.figures_beyond import doses_and_knowledge, memory_and_damage, verdict_forest
@@ -20,7 +20,7 @@ from distforget.report.figures_samples import cosine_to_targets, sample_pictures
 from distforget.report.figures_ssim import ssim_before_and_after
 from distforget.report.image_panels import Chosen, Setting
 from distforget.report.study_tables import SHOWN_ONLY, NothingToShowError, StudyTables
-from distforget.study import UsageError
+from distforget.sources import Track
 
 ONE_B, THREE_B = ("Llama-3.2-1B-Instruct",), ("Llama-3.2-3B-Instruct",)
 OPT, NEO, NEO_LARGE = ("opt-1.3b",), ("gpt-neo-1.3B",), ("gpt-neo-2.7B",)
@@ -34,7 +34,7 @@ Draw = Callable[[StudyTables, str], Figure]
 
 
 def _both(name: str, role: str, dose: str, variant: str = "plain") -> tuple[Experiment, ...]:
-    """Against before unlearning and against before fine-tuning."""
+    """The comparisons with before unlearning and with before fine-tuning."""
     return tuple(
         _find(name, quantity, role, dose, variant)
         for quantity in ("post-pre_unlearn", "post-pre_finetune")
@@ -60,7 +60,7 @@ def _images(draw: Callable[..., Figure], title: str, chosen: Chosen, *settings: 
 
 @dataclass(frozen=True)
 class OfPaper:
-    """Figures of the paper that show the same of other models, or of other datasets of images.
+    """Figures of the paper that show the same for different models or image datasets.
 
     Each number has the names of the models (text) or datasets (images) that it is of in the paper.
     """
@@ -69,7 +69,7 @@ class OfPaper:
     draw: Draw
     track: Track = "text"
     of_models: bool = True
-    """A figure a model; else one of the data."""
+    """Whether there is one figure per model; otherwise there is one of the data."""
 
 
 PAPER = (
@@ -170,7 +170,7 @@ BEYOND: Mapping[str, Draw] = {
     "doses-similar": lambda tables, model: doses_and_knowledge(tables, model, "similar"),
     "damage": memory_and_damage,
 }
-"""Figures that the paper lacks, a model each, by name; `verdicts` are a figure a claim."""
+"""Figures that the paper lacks, a model each, by name; `verdicts` are one figure per claim."""
 
 MISSING: Mapping[str, tuple[int, ...]] = {
     "a sketch that shows no data": (1,),
@@ -181,7 +181,7 @@ MISSING: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure under the name of its files, or why there is none."""
+    """A figure with the name of its files, or the reason why there is none."""
 
     name: str
     figure: Figure | None = None
@@ -216,7 +216,8 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
         for experiment in EXPERIMENTS:
             if experiment.track in ("", tables.track):
                 e = experiment
-                name = f"verdicts-{e.name}-{e.role}-{e.quantity}-{e.dose}"
+                scheme = f"-{e.variant}" * (e.variant not in ("", "plain"))
+                name = f"verdicts-{e.name}-{e.role}-{e.quantity}-{e.dose}{scheme}"
                 yield _drawn(name, partial(verdict_forest, tables, experiment))
     numbers = sorted(number for kind in strange for number in kind.numbers)
     if not wanted or wanted in map(str, numbers):

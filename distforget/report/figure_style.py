@@ -1,4 +1,4 @@
-"""What all figures share: colours by meaning, panels, captions, marks for what is missing, files.
+"""Shared style of all figures: colours by meaning, panels, captions, marks for missing data.
 
 Figures are made without pyplot, so that nothing global is left behind.
 """
@@ -23,12 +23,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from distforget import disk, schemas
-from distforget.study import UsageError
+from distforget.errors import UsageError
+from distforget.methods import families
 
 Format = Literal["pdf", "svg", "png"]
 
 WIDTH = 7.0
-"""Inches: two columns of a printed page; also the type sizes below are of print."""
+"""Width in inches: two columns of a printed page. The type sizes below are for print, too."""
 TITLE_SIZE, CAPTION_SIZE = 8.5, 6.5
 STYLE: dict[Any, Any] = {
     "font.size": 7,
@@ -47,8 +48,9 @@ STYLE: dict[Any, Any] = {
 
 # Okabe and Ito's palette for methods, Tol's muted one for what is compared: no colour means two
 # things, and all can be told apart with any colour vision.
-FAMILIES = {"GA": "#D55E00", "NPO": "#0072B2", "GDR": "#009E73", "TV": "#CC79A7"}
-OTHER_FAMILIES = ("#332288", "#999933", "#661100", "#AA4499")
+FAMILIES = (
+    "#D55E00", "#009E73", "#0072B2", "#AA4499", "#332288", "#CC79A7", "#999933", "#661100",
+)  # fmt: skip
 QUANTITIES = {
     "post-pre_unlearn": ("#56B4E9", "after minus before unlearning"),
     "post-pre_finetune": ("#E69F00", "after unlearning minus before fine-tuning"),
@@ -66,7 +68,7 @@ GONE = {
 
 
 def formats(given: str) -> list[Format]:
-    """What '--format pdf,png' asks for.
+    """The formats in '--format pdf,png'.
 
     Raises:
         UsageError: one of them is not known.
@@ -81,8 +83,9 @@ def formats(given: str) -> list[Format]:
 def method_style(method: str) -> tuple[str, str, str]:
     """Colour (its family), marker and line (its regulariser) of a method."""
     family, _, regulariser = method.partition("_")
-    colour = FAMILIES.get(family) or OTHER_FAMILIES[sum(map(ord, family)) % len(OTHER_FAMILIES)]
-    return (colour, *REGULARISERS.get(regulariser, ("D", ":")))
+    known = list(families())
+    place = known.index(family) if family in known else sum(map(ord, family))
+    return (FAMILIES[place % len(FAMILIES)], *REGULARISERS.get(regulariser, ("D", ":")))
 
 
 def panels(
@@ -109,7 +112,7 @@ def panels(
 
 
 def head(axes: Axes, name: str, said: str) -> None:
-    """Name of a panel, and what is said of its data: beside it, or below if it is long."""
+    """Write a panel's name, and a note on its data beside it, or below if it is long."""
     spec = axes.get_subplotspec()
     across = spec.get_gridspec().ncols if spec else 1
     figure = axes.get_figure(root=True)
@@ -120,7 +123,7 @@ def head(axes: Axes, name: str, said: str) -> None:
 
 
 def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
-    """Label the lowest and the left panels alone."""
+    """Label only the lowest and the left panels."""
     for i, panel in enumerate(axes):
         if i >= len(axes) - across:
             panel.set_xlabel(x)
@@ -129,7 +132,7 @@ def outer_labels(axes: Sequence[Axes], across: int, x: str, y: str) -> None:
 
 
 def mark_diverged(bars: BarContainer, diverged: Sequence[bool]) -> dict[str, Any]:
-    """Hatch bars of cells that diverged; what was drawn, by name, for the legend."""
+    """Hatch bars of cells that diverged; returns legend entries by name."""
     for bar, gone in zip(bars, diverged, strict=True):
         if gone:
             bar.set(hatch="//////", edgecolor="black", linewidth=0)
@@ -156,7 +159,7 @@ def mark_missing(axes: Axes, missing: pd.Series[str], shift: float = 0.0) -> dic
 
 
 def targets_said(states: pd.Series[str], shown: Collection[int], diverged: int) -> str:
-    """How many targets have a bar, and why the others have none.
+    """Says how many targets have a bar, and why the others have none.
 
     Args:
         states: of all planned targets' cells.
@@ -205,7 +208,7 @@ def finish(figure: Figure, title: str, caption: str, legend: dict[str, Any]) -> 
 
 
 def _legend_columns(names: Sequence[str], width: float) -> int:
-    """How many columns of names fit into a width in inches; at most 4, in a narrow figure 2."""
+    """Number of legend columns that fit into a width in inches: at most 4, or 2 if narrow."""
     size = STYLE["legend.fontsize"]
     for across in range(min(len(names), 4 if width == WIDTH else 2), 1, -1):
         columns = np.array_split(np.array(names), across)

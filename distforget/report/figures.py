@@ -1,4 +1,4 @@
-"""The paper's figures of text, one function a kind, named by what it shows: tables in, Figure out.
+"""The paper's figures for text: functions from tables to matplotlib figures.
 
 Which number of the paper is drawn by which function is in `figure_numbers.py`. A cell that failed
 or was not run is marked so, and never drawn as zero.
@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from distforget.analysis.comparisons import Experiment, own_targets
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget.metrics import CHOICE_ACCURACY
 from distforget.report.figure_style import (
     QUANTITIES,
     STATES,
@@ -31,14 +31,14 @@ from distforget.report.figure_style import (
     targets_said,
 )
 from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
-from distforget.report.terminal import method_name
+from distforget.report.words import method_name
 from distforget.study import PLACEBO
 
 
 def differences_by_target(
     tables: StudyTables, model: str, title: str, experiments: Sequence[Experiment]
 ) -> Figure:
-    """Bars of a model's differences, a bar a target (mean over seeds), one panel a method.
+    """Bars of a model's differences, one bar per target (mean over seeds), one panel per method.
 
     Args:
         experiments: of one kind and dose; a series each.
@@ -82,7 +82,7 @@ def differences_by_target(
     versus = " against dose 0" if first.quantity == "dose-dose" else ""
     asked = "the target" if first.role == "target" else "its similar samples (mean over them)"
     caption = (
-        f"n = {few} of {tables.targets} targets a method. Model {model}, dose {dose}{versus} "
+        f"n = {few} of {tables.targets} targets per method. Model {model}, dose {dose}{versus} "
         f"(similar samples of each target trained on); asked: {asked} after unlearning the target. "
         f"{tables.about}"
     )
@@ -90,7 +90,7 @@ def differences_by_target(
 
 
 def schemes_compared(tables: StudyTables, model: str) -> Figure:
-    """KM of similar samples after the plain method and its enhanced forms, one panel a method.
+    """KM of similar samples after the plain method and its enhanced forms, one panel per method.
 
     Raises:
         NothingToShowError: no enhanced cells are planned for the model.
@@ -136,7 +136,7 @@ def schemes_compared(tables: StudyTables, model: str) -> Figure:
 
 
 def utility_compared(tables: StudyTables, model: str) -> Figure:
-    """Share of multiple-choice questions answered right after each method, a line each.
+    """Share of multiple-choice questions that are answered correctly after each method.
 
     Raises:
         NothingToShowError: no model state was asked such questions.
@@ -186,7 +186,7 @@ def utility_compared(tables: StudyTables, model: str) -> Figure:
 
 
 def _of(differences: pd.DataFrame, experiment: Experiment, dose: int, model: str) -> pd.DataFrame:
-    """An experiment's differences of a model and dose."""
+    """Differences of an experiment for one model and dose."""
     return differences[
         (differences["experiment"] == experiment.name)
         & (differences["quantity"] == experiment.quantity)

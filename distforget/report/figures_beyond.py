@@ -1,4 +1,4 @@
-"""Figures that the paper lacks: the verdicts as a forest, dose-response, memory and damage."""
+"""Figures beyond the paper: a forest plot of verdicts, dose-response, memory and damage."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from distforget.report.figure_style import (
     panels,
 )
 from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
-from distforget.report.terminal import claim_of, interval, method_name
+from distforget.report.words import claim_of, interval, method_name
 from distforget.study import PLACEBO
 
 WORDS: dict[Word, tuple[str, bool]] = {
@@ -39,37 +39,43 @@ SCHEMES = ("enhanced", "low")
 
 
 def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
-    """Estimates and 95 % intervals of a claim, a panel a model, a line a method (and dose).
+    """Forest plot of a claim: estimates and 95 % intervals, one panel per model.
 
     Raises:
         NothingToShowError: no cell of the claim is done.
     """
     metric = experiment.metric or tables.metrics[0]
-    found = [v for v in tables.verdicts if (v.experiment, v.metric) == (experiment, metric)]
+    attacked = experiment.quantity == "post-unattacked"
+    every = tables.every_verdict if attacked else tables.verdicts
+    found = [v for v in every if (v.experiment, v.metric) == (experiment, metric)]
     if not found:
         raise NothingToShowError("no cells that the claim compares are done")
     planned = dict.fromkeys(pair for model in tables.paths for pair in tables.methods(model))
     pairs = [
         (method, variant)
         for method, variant in planned
-        if kind_of(variant) == experiment.variant
+        if experiment.is_about(variant)
         and (other := other_side(experiment, method, variant)) in planned
         and not (experiment.quantity == "post-retrained" and other == (method, variant))
     ]
-    rows = [(dose, *pair) for dose in sorted({v.dose for v in found}) for pair in pairs]
+    states = dict.fromkeys((v.attack, v.dose) for v in found)
+    rows = [(*state, *pair) for state in states for pair in pairs]
     models = [name for name in tables.paths if set(pairs) & set(tables.methods(name))]
     margin = experiment.margin or tables.margin
     figure, made = panels(len(models), 0.17 * len(rows) + 0.35, columns=3)
-    several = len({dose for dose, _, _ in rows}) > 1
-    names = [method_name(m, v) + (f", dose {dose}" if several else "") for dose, m, v in rows]
+    several = len({v.dose for v in found}) > 1
+    names = [
+        method_name(method, variant) + f", dose {dose}" * several + f", {attack}" * attacked
+        for attack, dose, method, variant in rows
+    ]
     for axes, model in zip(made, models, strict=True):
         axes.axvspan(-margin, margin, color="#EEEEEE", linewidth=0)
         axes.axvline(0, color="black", linewidth=0.6)
-        mine = {(v.dose, v.method, v.variant): v for v in found if v.model == model}
+        mine = {(v.attack, v.dose, v.method, v.variant): v for v in found if v.model == model}
         for y, row in enumerate(rows):
             if row in mine:
                 _line(axes, y, mine[row])
-            elif row[1:] in tables.methods(model):
+            elif row[2:] in tables.methods(model):
                 axes.text(0, y, "no results", ha="center", va="center", fontsize=6)
         axes.set_title(model, loc="left")
         axes.set_yticks(range(len(rows)), names)
@@ -96,7 +102,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
 
 
 def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
-    """Dose-response of a model: its score after unlearning over dose, one panel a method.
+    """Dose-response of a model: its score after unlearning over dose, one panel per method.
 
     Raises:
         NothingToShowError: the study has two doses or fewer.
@@ -138,7 +144,7 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
     used["a method: mean, 95 % interval"] = Line2D([], [], color="#333333", marker="o")
     asked = "the target" if role == "target" else "its similar samples (mean over them)"
     caption = (
-        f"n = cells a point (targets times seeds) of {tables.targets} targets planned. Model "
+        f"n = cells per point (targets times seeds) of {tables.targets} targets planned. Model "
         f"{model}; asked: {asked}. Placebo: from the least to the largest score when an unrelated "
         f"sample is unlearned. Slope: rise for each doubling of 1 + dose, mean over targets with "
         f"its 95 % interval. {tables.about}"
@@ -147,7 +153,7 @@ def doses_and_knowledge(tables: StudyTables, model: str, role: str) -> Figure:
 
 
 def memory_and_damage(tables: StudyTables, model: str) -> Figure:
-    """Score of other samples against that of the unlearned target, a panel a dose, a dot a cell.
+    """Damage over forgetting: scores of other samples and of the target, one panel per dose.
 
     Raises:
         NothingToShowError: no cell of the model is done, or none was asked about other samples.
@@ -204,7 +210,7 @@ def memory_and_damage(tables: StudyTables, model: str) -> Figure:
 
 
 def _line(axes: Axes, y: int, verdict: Verdict) -> None:
-    """A verdict's estimate, interval, seeds and counts."""
+    """Draw a verdict's estimate, interval, seeds and counts."""
     colour, _, _ = method_style(verdict.method)
     marker, filled = WORDS[verdict.word]
     face = colour if filled else "white"
@@ -224,7 +230,7 @@ def _line(axes: Axes, y: int, verdict: Verdict) -> None:
 
 
 def _backdrop(axes: Axes, found: pd.DataFrame, position: dict[int, float]) -> dict[str, Any]:
-    """Placebo band, and lines before fine-tuning and before unlearning."""
+    """Draw the placebo band, and lines for before fine-tuning and before unlearning."""
     used: dict[str, Any] = {}
     if PLACEBO in found.index:
         band = found.loc[PLACEBO]
@@ -239,7 +245,7 @@ def _backdrop(axes: Axes, found: pd.DataFrame, position: dict[int, float]) -> di
 
 
 def _memory_and_damage(tables: StudyTables, model: str) -> pd.DataFrame:
-    """A row a done cell: score of its target and mean of the other samples; diverged."""
+    """One row per finished cell: its target's score, the mean of other samples, divergence."""
     scores = tables.scores.to_pandas()
     scores = scores[(scores["metric"] == tables.metric) & (scores["model"] == model)]
     scores = scores[scores["variant"] != PLACEBO]
@@ -252,7 +258,7 @@ def _memory_and_damage(tables: StudyTables, model: str) -> pd.DataFrame:
 
 
 def _cells_said(tables: StudyTables, model: str, dose: int) -> str:
-    """How many cells of a model and dose are done, and what became of the others."""
+    """Says how many cells of a model and dose are done, and why the others are not."""
     cells = tables.outcomes
     cells = cells[(cells["model"] == model) & (cells["dose"] == dose)]
     cells = cells[cells["variant"] != PLACEBO]

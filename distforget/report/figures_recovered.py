@@ -1,4 +1,4 @@
-"""What attacks recover, as pictures: originals, recovered before and after unlearning, controls."""
+"""Figures of reconstructed images: originals, reconstructions before and after unlearning."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from distforget.report.pictures import pixels_of, show_pixels
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
 ACROSS = 8
-"""So many targets fit beside each other, of all settings together."""
+"""Number of targets that fit side by side, over all settings."""
 SMALL = 5.5
-"""Points of what stands under a picture."""
+"""Type size, in points, of the text under a picture."""
 LABEL, HEADING = 0.3, 0.45
-"""Inches beside and above the pictures of a setting."""
+"""Space, in inches, beside and above the pictures of a setting."""
 Row = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A sample and its pictures from top to bottom; a text where there is none."""
+    """A sample with its pictures from top to bottom; text stands for a missing one."""
 
     name: str
     shown: Sequence[Row | str]
@@ -89,7 +89,7 @@ def _columns(
     repetition: int,
     most: int,
 ) -> list[_Column]:
-    """Of one setting; empty where nothing was recovered or the study has no such models."""
+    """Columns of one setting; empty if nothing was recovered or the study lacks the models."""
     dose = setting.number(tables)
     pictures = _pictures(tables, model, dose, repetition)
     before = pictures[pictures["phase"] == "pre_unlearn"]
@@ -125,7 +125,7 @@ def _columns(
 
 
 def _pictures(tables: StudyTables, model: str, dose: int | None, repetition: int) -> pd.DataFrame:
-    """What was recovered of a model, dose and repetition."""
+    """Recovered pictures of a model, dose and repetition."""
     found = tables.of_images.reconstructions.to_pandas()
     mine = (found["model"] == model) & (found["dose"] == dose) & (found["seed"] == repetition)
     chosen: pd.DataFrame = found[mine]
@@ -133,7 +133,7 @@ def _pictures(tables: StudyTables, model: str, dose: int | None, repetition: int
 
 
 def _picture(found: pd.DataFrame, cells: pd.DataFrame) -> Row | str:
-    """The first of the pictures there are; else why there is none."""
+    """The first picture, or the reason why there is none."""
     if found.empty:
         states = set(cells["state"])
         if not states:
@@ -145,7 +145,7 @@ def _picture(found: pd.DataFrame, cells: pd.DataFrame) -> Row | str:
 
 
 def _grid(blocks: Sequence[Sequence[_Column]], rows: Sequence[str], heads: Sequence[str]) -> Figure:
-    """Pictures of all settings; lettered from left to right and from top to bottom."""
+    """Draw the pictures of all settings, lettered from left to right and top to bottom."""
     counts = [max(len(columns), 3) for columns in blocks]
     ratios = [part for count in counts for part in (0.35, *[1] * count)][1:]
     side = min(0.8, (0.98 * WIDTH - LABEL * len(blocks)) / sum(ratios))
@@ -179,7 +179,7 @@ def _grid(blocks: Sequence[Sequence[_Column]], rows: Sequence[str], heads: Seque
 
 
 def _show(axis: Axes, shown: Row | str) -> None:
-    """A picture with its SSIM and null below, or why there is none."""
+    """Draw a picture with its SSIM and null below, or say why there is none."""
     if isinstance(shown, str):
         axis.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6.5, transform=axis.transAxes)
         axis.set_box_aspect(1)

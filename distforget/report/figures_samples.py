@@ -1,4 +1,4 @@
-"""Targets and their similar samples as data: pictures, and how alike their pixels are."""
+"""Figures of targets and their similar samples, and how similar their pixels are."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distforget.report.pictures import pixels_of, show_pixels
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
 FIRST = 10
-"""So many pictures fit beside each other, so many numbers into a row."""
+"""Number of pictures side by side, and of numbers in a row."""
 OTHERS = ("nearest", "mean")
 Floats = npt.NDArray[np.float64]
 Sample = dict[str, Any]
@@ -24,7 +24,7 @@ Families = Sequence[tuple[Sample, Sequence[Sample]]]
 
 
 def cosine_to_targets(tables: StudyTables) -> Figure:
-    """Cosine similarity of raw pixels, a row a target, a column a similar sample.
+    """Cosine similarity of raw pixels, one row per target, one column per similar sample.
 
     Beside them what other samples of the class reach: the nearest, and the mean. Source: paper
     figures 3, 22, 23; the others are added.
@@ -49,7 +49,7 @@ def cosine_to_targets(tables: StudyTables) -> Figure:
 
 
 def sample_pictures(tables: StudyTables) -> Figure:
-    """A row a target: its picture, then its similar samples by rank. Source: figures 4, 24, 25.
+    """One row per target: its picture, then its similar samples by rank. Source: figures 4, 24, 25.
 
     Raises:
         NothingToShowError: the data hold no similar samples.
@@ -96,7 +96,7 @@ def _families(tables: StudyTables) -> Families:
 def _heatmap(
     tables: StudyTables, families: Families, alike_TS: Floats, others_T2: Floats
 ) -> Figure:
-    """Similar samples on the left, others of the class on the right, on one scale."""
+    """Draw similar samples on the left and others of the class on the right, on one scale."""
     targets, widest = alike_TS.shape
     roomy = max(targets, widest) <= FIRST
     height = targets * (0.36 if roomy else 0.085) + 0.8

@@ -1,4 +1,4 @@
-"""SSIM of what attacks recover, before and after unlearning, as bars; beside it its controls."""
+"""Bar charts of SSIM before and after unlearning, beside their controls."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from distforget.report.image_panels import (
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
 FEW = 10
-"""Up to so many targets there is room for each sample's dot and number."""
+"""With more targets there is no room for a dot and a number per sample."""
 BEFORE_NAME = "before unlearning"
 
 
@@ -49,7 +49,7 @@ def ssim_before_and_after(
 ) -> Figure:
     """Bars of SSIM: remaining samples, each target (or its similar samples), never-trained ones.
 
-    A panel a method and setting, in reading order; before unlearning, then after it, with a bar a
+    One panel per method and setting: before unlearning, then after it, with a bar a
     scheme where more than the target is unlearned. Source: paper figures 7, 9, 15, 27, 30, 32, 34,
     36; never-trained samples and nulls are added.
 
@@ -148,7 +148,7 @@ def _panel(
 
 
 def _diverged(tables: StudyTables, model: str, dose: int, state: tuple[str, str]) -> set[int]:
-    """Targets of which a cell diverged."""
+    """Targets with a cell that diverged."""
     cells = tables.outcomes.query("model == @model and dose == @dose and diverged")
     mine = cells["method"].eq(state[0]) & cells["variant"].eq(state[1])
     return set(cells.loc[mine, "unlearned"])
@@ -210,7 +210,7 @@ def _name_samples(made: Sequence[Axes], tables: StudyTables) -> None:
 
 
 def _means_said(found: Sequence[pd.DataFrame]) -> str:
-    """What the bars are means of."""
+    """Says what the bars are means of."""
     rows = pd.concat(found)
     of_role = rows.groupby("role")["sample_id"].nunique()
     said = []

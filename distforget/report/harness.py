@@ -1,4 +1,4 @@
-"""A study's scores in the form in which lm-evaluation-harness writes its results; writes no file.
+"""Writes a study's scores in the result format of lm-evaluation-harness.
 
 Source: `EvalResults` in lm_eval/result_schema.py and `EvaluationTracker` of version 0.4.13.
 """
@@ -13,17 +13,18 @@ import pandas as pd
 
 from distforget.analysis.doses import BEFORE
 from distforget.analysis.states import STATE, means
+from distforget.models import ModelConfig
 from distforget.plan import STAGE_VERSIONS, Plan, Step
 from distforget.report.study_tables import StudyTables
-from distforget.report.terminal import method_name
-from distforget.study import ModelConfig, Study
+from distforget.report.words import method_name
+from distforget.study import Study
 
 LESS_IS_MORE = ("answer_perplexity", "loss")
-"""Scores that fall as more is known of a sample."""
+"""Scores that are lower if more is known about a sample."""
 NO_MEASURE = ("ssim_null", "ssim_lookalike")
-"""Scores of an attack on other samples, for comparison."""
+"""Control scores: what an attack reaches with other samples."""
 SHOULD_STAY = {"target": False, "other": True, "neighbour": True, "utility": True}
-"""Whether what is known of samples of a role should stay; of others it is open."""
+"""Whether knowledge about samples of a role should stay; for other roles it is open."""
 
 
 def results(
@@ -33,7 +34,7 @@ def results(
     facts: Mapping[str, tuple[str, ...]],
     written: float,
 ) -> dict[str, Any]:
-    """One model's results: a task a model state and role, in it each score and its standard error.
+    """Results of one model: a task per model state and role, with scores and standard errors.
 
     A score is the mean over targets (each the mean over its samples and seeds), its standard error
     that over targets. `higher_is_better` says what unlearning wants: less known of the target, as
@@ -82,9 +83,9 @@ def results(
         "n-samples": {name: {"original": n, "effective": n} for name, n in samples.items()},
         "config": {
             "model": "distforget",
-            "model_args": {"pretrained": model.path, "study": study.name},
+            "model_args": {"pretrained": model.title, "study": study.name},
             "model_dtype": study.dtype,
-            "model_revision": model.revision,
+            "model_revision": model.title.partition("@")[2] or "main",
             "batch_size": str(study.verify.batch_size),
             "device": ", ".join(facts.get("device", ())) or None,
             "limit": None,
@@ -95,7 +96,7 @@ def results(
         "date": written,
         "transformers_version": ", ".join(facts.get("versions.transformers", ())),
         "model_source": "distforget",
-        "model_name": model.path,
+        "model_name": model.title,
         "model_name_sanitized": model.name,
         "system_instruction": model.prompt.system,
         "task_hashes": {},
@@ -104,18 +105,17 @@ def results(
 
 
 def _asked(study: Study, role: str) -> dict[str, str]:
-    """Whence a task's questions come and how they are answered."""
-    utility = study.dataset.utility
-    if role == "utility" and utility:
-        at = f"{utility.split}@{utility.revision}".rstrip("@") if utility.source == "hub" else ""
-        path, name, kind = utility.path, at, "multiple_choice"
+    """Where a task's questions come from, and how they are answered."""
+    if role == "utility":
+        config, own = study.questions[0]
+        path, name, kind = (*own.origin(config), "multiple_choice")
     else:
-        path, name, kind = study.dataset.source, study.dataset.name, "generate_until"
+        path, name, kind = study.data.source.kind, study.data.name, "generate_until"
     return {"dataset_path": path, "dataset_name": name, "output_type": kind}
 
 
 def _task(state: tuple[Any, ...]) -> str:
-    """E.g. 'NPO_GDN_dose_3_target', 'before_fine-tuning_similar'."""
+    """Name of a task, e.g. 'NPO_GDN_dose_3_target' or 'before_fine-tuning_similar'."""
     phase, _, dose, method, variant, role = state
     name = BEFORE[phase].replace(" ", "_") if phase in BEFORE else method_name(method, variant)
     return f"{name}{'' if pd.isna(dose) else f'_dose_{int(dose)}'}_{role}"
@@ -134,7 +134,7 @@ def _metrics(rows: pd.DataFrame) -> dict[str, float | str]:
 
 
 def _number(value: float) -> float | str:
-    """'N/A', as the harness writes it, for what is no number: JSON has no NaN."""
+    """The number, or 'N/A' as the harness writes NaN, which JSON does not have."""
     return float(value) if math.isfinite(value) else "N/A"
 
 
@@ -147,7 +147,7 @@ def _better(rows: pd.DataFrame) -> dict[str, bool | None]:
 
 
 def _metadata(rows: pd.DataFrame, plan: Plan, cells: pd.DataFrame) -> dict[str, Any]:
-    """What the task asks of which state, and of how many cells it is known."""
+    """Describes what a task asks, of which model state, and from how many cells."""
     first = _first(rows)
     about = {name: None if pd.isna(first[name]) else first[name] for name in [*STATE, "role"]}
     found = {**about, "targets": int(rows["targets"].max())}

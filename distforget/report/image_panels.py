@@ -1,4 +1,4 @@
-"""Which samples, model states and methods a figure of images shows; draws nothing itself."""
+"""Selects the samples, model states and methods that an image figure shows."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Literal
 
 import pandas as pd
 
+from distforget import methods
 from distforget.analysis.comparisons import kind_of, own_targets
 from distforget.report.study_tables import NothingToShowError, StudyTables
-from distforget.report.terminal import method_name
+from distforget.report.words import method_name
 
 Chosen = Literal["retrained", "not retrained", "enhanced"]
 SSIM, NULL = "ssim", "ssim_null"
@@ -21,7 +22,7 @@ CONTROLS = {"other": "remaining", "unseen": "never trained"}
 
 @dataclass(frozen=True)
 class Setting:
-    """Samples asked about, and how many similar ones of each target were trained on."""
+    """The samples of a panel, and the dose that the model was trained with."""
 
     role: Literal["target", "similar"]
     dose: Literal["none", "all"]
@@ -34,7 +35,7 @@ class Setting:
         return tables.doses[-1] or None
 
     def said(self, tables: StudyTables) -> str:
-        """For the head of a panel."""
+        """The head of a panel."""
         asked = "targets" if self.role == "target" else "similar"
         dose = self.number(tables)
         short = "W/O" if self.dose == "none" else "W"
@@ -47,7 +48,7 @@ def letter(place: int) -> str:
 
 
 def check_settings(tables: StudyTables, settings: Sequence[Setting]) -> None:
-    """Hold a figure to what the study has.
+    """Check that the study has what a figure shows.
 
     Raises:
         NothingToShowError: it has no models of any of the settings.
@@ -66,13 +67,13 @@ def chosen_methods(tables: StudyTables, model: str, chosen: Chosen) -> dict[str,
     kinds = ("plain", "enhanced") if chosen == "enhanced" else ("plain",)
     found: dict[str, list[str]] = {}
     for method, variant in tables.methods(model):
-        wanted = chosen == "enhanced" or (method == "retrain") == (chosen == "retrained")
+        wanted = chosen == "enhanced" or (method == methods.reference()) == (chosen == "retrained")
         if wanted and kind_of(variant) in kinds:
             found.setdefault(method, []).append(variant)
     if chosen == "enhanced":
         found = {m: v for m, v in found.items() if any((m, name) in nearest for name in v)}
     if not found:
-        lacking = {"retrained": "retrain", "not retrained": "plain, not retrained"}.get(
+        lacking = {"retrained": methods.reference(), "not retrained": "plain, not retrained"}.get(
             chosen, chosen
         )
         raise NothingToShowError(f"the study plans no {lacking} cells for {model}")
@@ -81,7 +82,7 @@ def chosen_methods(tables: StudyTables, model: str, chosen: Chosen) -> dict[str,
 
 
 def scheme_name(tables: StudyTables, method: str, variant: str, chosen: Chosen) -> str:
-    """A method and how much it unlearns: retrain 1+3 unlearns a target and its 3 nearest."""
+    """A method with the size of its forget set: retrain 1+3 unlearns a target and its 3 nearest."""
     nearest = tables.of_images.nearest.get((method, variant))
     if nearest is not None:
         return f"{method} 1+{nearest}"
@@ -90,7 +91,7 @@ def scheme_name(tables: StudyTables, method: str, variant: str, chosen: Chosen) 
 
 
 def image_scores(tables: StudyTables, model: str, setting: Setting) -> pd.DataFrame:
-    """SSIM and its null, a row a sample asked, model state and seed, of one setting.
+    """SSIM and its null in one setting, one row per sample, model state and seed.
 
     Returns:
         Columns metric (ssim, ssim_null), method, variant (both "" before unlearning), seed, role,

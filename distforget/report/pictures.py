@@ -1,4 +1,4 @@
-"""Pictures of what attacks found: originals beside reconstructions, before and after unlearning."""
+"""Pictures of originals beside reconstructions, before and after unlearning."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distforget.analysis.states import unattacked
 from distforget.report.figure_style import write
 
 Pixels = npt.NDArray[np.uint8]
@@ -32,7 +33,9 @@ def show_pixels(axes: Axes, pixels_HWC: Pixels) -> None:
 def before_and_after(
     samples: pa.Table, reconstructions: pa.Table, model: str, seed: int = 0
 ) -> Figure:
-    """A row a target and dose: the original, V_b before, V_u after each method (SPEC section 5).
+    """Originals, and reconstructions before (V_b) and after (V_u) unlearning (SPEC section 5).
+
+    There is a row for each target and dose.
 
     Under each reconstruction stand its SSIM with the original, what never-trained images of the
     class reach (null), and the chance of as much for one of them (p).
@@ -64,7 +67,11 @@ def before_and_after(
 
 
 def write_pictures(samples: pa.Table, reconstructions: pa.Table, folder: Path) -> list[Path]:
-    """Write `pictures-MODEL-SEED.png` of each model and repetition that is done so far."""
+    """Write `pictures-MODEL-SEED.png` of each model and repetition that is done so far.
+
+    They show model states that were not attacked.
+    """
+    reconstructions = unattacked(reconstructions)
     done = reconstructions.filter(pc.equal(reconstructions["phase"], "post_unlearn"))
     states = sorted(set(zip(done["model"].to_pylist(), done["seed"].to_pylist(), strict=True)))
     return [
@@ -79,7 +86,7 @@ def write_pictures(samples: pa.Table, reconstructions: pa.Table, folder: Path) -
 
 
 def grid(images_NHWC: Pixels, captions: Sequence[str], columns: int = 10) -> Figure:
-    """Images row after row, each with its caption."""
+    """Draw images in rows, each with its caption."""
     lines = -(-len(images_NHWC) // columns)
     figure = Figure(figsize=(0.8 * columns, 0.95 * lines), layout="constrained")
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)

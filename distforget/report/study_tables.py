@@ -1,14 +1,12 @@
-"""What figures are drawn from: a study's tables, what was planned, and what is missing and why."""
+"""The tables, plan and missing cells of a study, from which figures are drawn."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import PurePosixPath
 
 import pandas as pd
 import pyarrow as pa
@@ -16,7 +14,6 @@ import pyarrow.compute as pc
 
 from distforget import schemas
 from distforget.analysis.comparisons import (
-    CONTRAST,
     EXPERIMENTS,
     Experiment,
     compare,
@@ -24,13 +21,19 @@ from distforget.analysis.comparisons import (
     knowledge_metrics,
     written_name,
 )
+from distforget.analysis.states import unattacked
 from distforget.analysis.verdicts import Verdict, verdicts
-from distforget.dataset_config import TORCHVISION_NAMES, DatasetConfig, Track
+from distforget.attacks import UNATTACKED
+from distforget.attempts import MissingTableError
+from distforget.data import paper_name
+from distforget.errors import UsageError
 from distforget.payload import flat
 from distforget.plan import Plan, cell_name
+from distforget.probes import metric_named
 from distforget.provenance import recorded
-from distforget.store import MissingTableError, Store
-from distforget.study import Study, UsageError
+from distforget.sources import Track
+from distforget.store import Store
+from distforget.study import Study
 
 SHOWN_ONLY = (
     Experiment(
@@ -46,7 +49,7 @@ SHOWN_ONLY = (
         "enhanced: similar samples, after minus before unlearning",
     ),
 )  # fmt: skip
-"""Drawn in the paper beside its claims, without a claim of their own."""
+"""Comparisons that the paper draws without a claim of their own."""
 
 PHASES = {"before fine-tuning": "pre_finetune", "before unlearning": "pre_unlearn"}
 CELL = ["model", "dose", "method", "variant", "seed", "unlearned"]
@@ -58,19 +61,19 @@ class NothingToShowError(Exception):
 
 @dataclass(frozen=True)
 class Images:
-    """What a study of images has beside the tables of every study."""
+    """Further data of an image study."""
 
     dataset: str
     """What the paper calls it: MNIST, MNIST noise, FashionMNIST, CIFAR10; else the study's name."""
     samples: pa.Table
     reconstructions: pa.Table
     nearest: Mapping[tuple[str, str], int]
-    """How many samples are unlearned with a target, by method and variant, of enhanced ones."""
+    """Number of samples that enhanced methods unlearn with a target, by method and variant."""
 
 
 @dataclass(frozen=True)
 class StudyTables:
-    """A study as far as it is done."""
+    """The tables of a study, from all steps that are done."""
 
     name: str
     metric: str
@@ -78,26 +81,27 @@ class StudyTables:
     paths: Mapping[str, str]
     """Path of each model by its name in the study."""
     planned: pd.DataFrame
-    """A row a cell: model, dose, method, variant, seed, unlearned; in the plan's order."""
-    scores: pa.Table
+    """One row per cell: model, dose, method, variant, seed, unlearned; in the plan's order."""
+    every_score: pa.Table
+    """Table `scores`."""
     cells: pa.Table
     date: str
     """When the tables were written."""
     note: str = ""
-    """Said in every caption, e.g. that the tables are synthetic."""
+    """A note in every caption, e.g. that the tables are synthetic."""
     images: Images | None = None
-    """Of a study of images."""
+    """Further data of an image study; None for text."""
     chance: float = math.nan
-    """Share of the questions of utility that guessing gets right; NaN if there are none."""
+    """Accuracy of guessing on multiple-choice questions; NaN if there are none."""
 
     @property
     def track(self) -> Track:
-        """Whose study it is."""
+        """The study's track."""
         return "image" if self.images else "text"
 
     @property
     def of_images(self) -> Images:
-        """What a study of images has.
+        """Further data of an image study.
 
         Raises:
             NothingToShowError: it is a study of text.
@@ -108,10 +112,15 @@ class StudyTables:
 
     @property
     def score(self) -> str:
-        """What its scores are called on axes."""
+        """Name of the score on axes."""
         if self.images:
-            return {"ssim": "SSIM", CONTRAST: "SSIM above the null"}.get(self.metric, self.metric)
+            return metric_named(self.metric).title or self.metric
         return "KM"
+
+    @cached_property
+    def scores(self) -> pa.Table:
+        """Scores of model states that were not attacked."""
+        return unattacked(self.every_score)
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -130,7 +139,7 @@ class StudyTables:
 
     @cached_property
     def differences(self) -> pd.DataFrame:
-        """Table `comparisons`, with what is shown only."""
+        """Table `comparisons`, with the experiments that are only shown."""
         every = (*EXPERIMENTS, *SHOWN_ONLY)
         found = compare(self.scores, [self.metric], self.margin, every).to_pandas()
         merged: pd.DataFrame = found.merge(self.outcomes[[*CELL, "diverged"]], on=CELL)
@@ -145,10 +154,15 @@ class StudyTables:
         return found.fillna({"state": "not run"})
 
     @cached_property
-    def verdicts(self) -> list[Verdict]:
-        """Of all experiments, on each score of knowledge."""
-        comparisons = compare(self.scores, self.metrics, self.margin)
+    def every_verdict(self) -> list[Verdict]:
+        """Verdicts of all experiments on each score of knowledge, without and after each attack."""
+        comparisons = compare(self.every_score, self.metrics, self.margin)
         return verdicts(comparisons, self.cells, cells_a_dose(self.planned), self.margin)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Verdicts on model states that were not attacked."""
+        return [verdict for verdict in self.every_verdict if verdict.attack == UNATTACKED]
 
     @property
     def about(self) -> str:
@@ -163,7 +177,7 @@ class StudyTables:
         return f"{score}Study {self.name}, tables of {self.date}.{note}"
 
     def states(self, model: str, method: str, variant: str, doses: Sequence[int]) -> pd.Series[str]:
-        """State of each planned target's cells at some doses: failed if any, else not run, done."""
+        """State of each target's cells at some doses: the worst of failed, not run and done."""
         cells = self.outcomes
         mine = (cells["model"] == model) & (cells["method"] == method)
         cells = cells[mine & (cells["variant"] == variant) & cells["dose"].isin(doses)]
@@ -193,7 +207,7 @@ class StudyTables:
 
 
 def planned_cells(plan: Plan) -> pd.DataFrame:
-    """A row a planned cell."""
+    """One row per planned cell."""
     return pd.DataFrame([{name: step.about[name] for name in CELL} for step in plan.cells])
 
 
@@ -217,15 +231,15 @@ def read(plan: Plan, store: Store) -> StudyTables:
     written = store.study_table(study.name, "scores").stat().st_mtime
     return StudyTables(
         study.name,
-        written_name(study.verify.metric, scores),
+        written_name(study.metric, scores),
         study.verify.margin,
-        {model.name: model.path for model in study.models},
+        {model.name: model.title for model in study.models},
         planned_cells(plan),
         scores,
         store.read_study_table(study.name, "cells"),
         datetime.fromtimestamp(written, UTC).date().isoformat(),
         images=_images(study, store) if study.track == "image" else None,
-        chance=_chance(study, store) if study.dataset.utility else math.nan,
+        chance=_chance(study, store) if study.questions else math.nan,
     )
 
 
@@ -245,9 +259,9 @@ def _images(study: Study, store: Store) -> Images:
     except MissingTableError:  # a run that was ended before its data were built
         samples = schemas.empty("samples")
     return Images(
-        name_in_paper(study.dataset),
+        paper_name(study.data),
         samples,
-        store.read_study_table(study.name, "reconstructions"),
+        unattacked(store.read_study_table(study.name, "reconstructions")),
         {
             (choice.name, choice.variant_name): choice.enhanced.nearest
             for choice in study.methods
@@ -256,19 +270,8 @@ def _images(study: Study, store: Store) -> Images:
     )
 
 
-def name_in_paper(dataset: DatasetConfig) -> str:
-    """See `Images.dataset`; a path counts by its last part, whatever its spelling."""
-    if dataset.source == "digits":
-        name = "MNIST"
-    else:
-        plain = re.sub("[^a-z0-9]", "", PurePosixPath(dataset.path).stem.lower())
-        known = {known.lower(): known for known in TORCHVISION_NAMES}
-        name = known.get(plain, dataset.name)
-    return f"{name} noise" if dataset.similarity == "noise" else name
-
-
 def read_current(plan: Plan, store: Store) -> StudyTables:
-    """As :func:`read`, but only tables that hold what the study's settings, as they are, come to.
+    """As :func:`read`, but refuses tables that were written under other settings.
 
     Raises:
         UsageError: a cell of table `cells` is not planned, or has another key.
@@ -285,7 +288,7 @@ def read_current(plan: Plan, store: Store) -> StudyTables:
 
 
 def facts_of(plan: Plan, store: Store, cells: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Where some cells were computed: all values that there are of each fact, e.g. device.
+    """Where some cells were computed: all values of each fact, e.g. of the device.
 
     Raises:
         StoreError: a result is gone or damaged.

@@ -1,8 +1,7 @@
-"""Prints plans, progress and verdicts; computes nothing."""
+"""Prints plans, progress and verdicts."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,100 +9,43 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from distforget.analysis.evidence import CAPTION, shown
-from distforget.dataset_config import CHOICE_ACCURACY
-from distforget.study import PLACEBO
+from distforget.attacks import name_of
+from distforget.data import TextData
+from distforget.report.words import after, claim_of, interval, method_name
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
-    from distforget.analysis.comparisons import Experiment
-    from distforget.analysis.verdicts import Damage, Verdict
-    from distforget.engine.run import Summary
+    from distforget.analysis.verdicts import Verdict
+    from distforget.engine.listening import Summary
     from distforget.engine.tune import Trial
-    from distforget.engine.worker import Outcome
     from distforget.plan import Plan, Step
+    from distforget.report.tables import Shown
     from distforget.store import Store
-    from distforget.training import Epoch
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people write them: 42 s, 3 min 20 s, 2 h 5 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-class Progress:
-    """A line for each thing that happens, with what is left (implements `engine.run.Listener`)."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.began = time.monotonic()
-        self.total = self.done = self.failed = 0
-
-    def _say(self, text: str) -> None:
-        self.console.print(f"[dim]{duration(time.monotonic() - self.began):>11}[/dim]  {text}")
-
-    def stage(self, title: str, steps: int) -> None:
-        """See `Listener`."""
-        self.total, self.done, self.failed = steps, 0, 0
-        self.stage_began = time.monotonic()
-        self._say(f"[bold]{escape(title)}[/bold]: {steps} to do")
-
-    def finished(self, step: Step, outcome: Outcome) -> None:
-        """See `Listener`."""
-        self.done += outcome.done
-        self.failed += not outcome.done
-        ended = self.done + self.failed
-        left = self.total - ended
-        spent = time.monotonic() - self.stage_began
-        rest = f", about {duration(spent / ended * left)} left" if left else ""
-        state = (
-            f"{duration(outcome.seconds)}"
-            if outcome.done
-            else f"[red]failed[/red] {escape(outcome.error[:200])}"
-        )
-        failed = f", {self.failed} failed" if self.failed else ""
-        self._say(f"{escape(step.title)}: {state}  [dim]({ended}/{self.total}{failed}{rest})[/dim]")
-
-    def epoch(self, step: Step, epoch: Epoch, max_epochs: int) -> None:
-        """See `Listener`."""
-        rate = epoch.tokens / epoch.seconds if epoch.seconds else 0.0
-        left = epoch.seconds / epoch.epoch * (max_epochs - epoch.epoch) if epoch.epoch else 0.0
-        rest = f", at most {duration(left)} left" if left and not epoch.stopped else ""
-        loss = "" if epoch.loss is None else f"loss {epoch.loss:.3f}, "
-        speed = f", {rate:.0f} tokens/s" if rate else ""
-        stopped = f", [green]{epoch.stopped}[/green]" if epoch.stopped else rest
-        skipped = f", [red]{epoch.skipped_steps} steps skipped[/red]" if epoch.skipped_steps else ""
-        self._say(
-            f"{escape(step.title)} epoch {epoch.epoch}: {loss}token accuracy "
-            f"{epoch.token_accuracy:.3f}, exact {epoch.exact_rate:.2f}{speed}{skipped}{stopped}"
-        )
-
-    def waiting(self, step: Step) -> None:
-        """See `Listener`."""
-        self._say(f"{escape(step.title)}: another run is at work on it, waiting")
 
 
 def print_plan(plan: Plan, store: Store, console: Console) -> None:
-    """Stages of a plan: steps, done, left."""
+    """Print the stages of a plan: all steps, those done, and those left."""
     study = plan.study
     table = Table(title=f"study {study.name}: {len(plan.cells)} cells", title_justify="left")
     for column in ("stage", "steps", "done", "left", "what"):
         table.add_column(column, justify="right" if column in ("steps", "done", "left") else "left")
-    data = study.dataset
+    data = study.data
     stages: Sequence[tuple[str, Sequence[Step], str]] = (
         (
             "dataset",
             [plan.dataset],
-            f"{data.source}: {data.targets} targets x {data.similar_per_target} similar, "
-            + (f"{data.per_class} a class" if data.per_class else f"{data.others} others")
-            + (f", {data.utility.questions} questions of utility" if data.utility else ""),
+            f"{data.source.kind}: {data.targets} targets x {data.similar.per_target} "
+            f"{data.similar.kind}, "
+            + (
+                f"{data.others} others"
+                if isinstance(data, TextData)
+                else f"{data.per_class} a class"
+            )
+            + "".join(
+                f", {own.count(config)} questions of {config.kind}"
+                for config, own in study.questions
+            ),
         ),
         ("model", plan.models, ", ".join(m.name for m in study.models)),
         ("finetune", plan.finetunes, f"doses {', '.join(map(str, study.dose_numbers()))}"),
@@ -115,6 +57,8 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
             f"up to {study.unlearn_targets} targets, {len(study.methods)} methods, "
             f"{len(study.models)} models, {len(study.doses)} doses, {study.seeds} seeds",
         ),
+        ("attack", plan.attacks, ", ".join(map(name_of, study.attacks)) or "none"),
+        ("probe", plan.probes, ", ".join(config.kind for config in study.probes)),
     )
     there = store.done(step.key for step in plan.steps())
     for name, steps, what in stages:
@@ -124,7 +68,7 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
 
 
 def print_why(step: Step, store: Store, console: Console) -> None:
-    """Whether a step is done and, if not, how its settings differ from the nearest result."""
+    """Print whether a step is done and, if not, how it differs from the nearest result."""
     if store.is_done(step.key):
         console.print(f"{step.title} is done: {store.folder(step.key)}")
         return
@@ -146,17 +90,18 @@ def print_why(step: Step, store: Store, console: Console) -> None:
 
 
 def print_verdicts(verdicts: Sequence[Verdict], metric: str, console: Console) -> None:
-    """The verdicts on one score, one line per claim, dose, model and method."""
+    """Print the verdicts on one score, one line per claim, dose, model and method."""
     if not verdicts:
         return
-    margin = verdicts[0].margin
+    margin, attack = verdicts[0].margin, verdicts[0].attack
     table = Table(
-        title=f"verdicts on the score {metric}",
-        caption="difference = score after unlearning minus what it is compared with: mean over "
-        "targets, its 95 % interval (bootstrap over targets); agree = targets that go as claimed; "
-        "n of N = cells compared of planned. supported or contradicted = at 5 % over all methods "
-        f"and models of a claim (Holm) and by {margin:g} or more; about 0 = surely within "
-        f"{margin:g}; too small = surely less than {margin:g}, either way",
+        title=f"verdicts on the score {metric}{after(attack)}",
+        caption="difference: score after unlearning minus the score that the claim compares it "
+        "with; mean over targets with its 95 % interval (bootstrap over targets). agree: targets "
+        "with the claimed sign. n of N: cells compared, of those planned. supported, contradicted: "
+        "significant at 5 % over all methods and models of the claim (Holm), and the difference is "
+        f"{margin:g} or more. about 0: surely within {margin:g}. too small: surely smaller than "
+        f"{margin:g} in either direction",
         title_justify="left",
         caption_justify="left",
     )
@@ -190,105 +135,26 @@ def print_verdicts(verdicts: Sequence[Verdict], metric: str, console: Console) -
     console.print(table)
 
 
-def print_damage(damages: Sequence[Damage], metrics: Sequence[str], console: Console) -> None:
-    """Scores of samples that should stay, one line per role, model, method and dose."""
-    damage = Table(
-        title="damage: samples that should stay, before -> after unlearning", title_justify="left"
-    )
-    wanted = [
-        *metrics, "answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY,
-    ]  # fmt: skip
-    shown = [name for name in dict.fromkeys(wanted) if any(name in d.before for d in damages)]
-    for name in ("samples", "model", "method", "dose", *shown, "diverged"):
-        left = name in ("samples", "model", "method")
-        damage.add_column(name, justify="left" if left else "right")
-    for d in damages:
-        damage.add_row(
-            d.role, d.model, method_name(d.method, d.variant), str(d.dose),
-            *(_change(d, name) for name in shown), f"{d.diverged} of {d.cells}",
-        )  # fmt: skip
-    console.print(damage)
-
-
-def print_separation(found: pd.DataFrame, metric: str, console: Console) -> None:
-    """A line a model and dose: how far the score tells trained from never-trained samples."""
+def print_shown(shown: Shown, console: Console) -> None:
+    """Print one of the tables beside the verdicts."""
     table = Table(
-        title=f"control: {metric} of trained against never-trained samples, before unlearning",
-        title_justify="left",
+        title=shown.title, caption=shown.caption, title_justify="left", caption_justify="left"
     )
-    for name in ("model", "dose", "trained", "unseen", "AUC", "TPR at 1 % FPR", "n", "n unseen"):
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for row in found.itertuples():
-        table.add_row(
-            str(row.model), str(row.dose), f"{row.trained:.2f}", f"{row.unseen:.2f}",
-            f"{row.auc:.3f}", f"{row.tpr:.2f}", str(row.n_trained), str(row.n_unseen),
-        )  # fmt: skip
-    console.print(table)
-
-
-def print_evidence(found: pd.DataFrame, console: Console) -> None:
-    """A line a model, state and dose, a column a metric."""
-    table = Table(
-        title="the target itself: is it gone, and is its influence gone?",
-        caption=CAPTION,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for name in found.columns:
-        table.add_column(name, justify="left" if name in ("model", "state") else "right")
-    for row in found.itertuples(index=False):
-        cells = map(shown, found.columns[3:-1], row[3:-1])
-        table.add_row(*map(str, row[:3]), *cells, str(row[-1]))
-    console.print(table)
-
-
-def print_dose_response(
-    found: pd.DataFrame, slopes: pd.DataFrame, what: str, console: Console
-) -> None:
-    """A line a model and state, a column a dose; of placebo the band from least to largest."""
-    doses = sorted(found["dose"].unique())
-    table = Table(
-        title=f"dose-response: {what} after unlearning, by similar samples trained on",
-        caption="means over targets; placebo: the band over targets and methods when an unrelated "
-        "sample is unlearned; slope: rise for each doubling of 1 + dose, mean over targets with "
-        "its 95 % interval",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("model")
-    table.add_column("state")
-    for dose in doses:
-        table.add_column(str(dose), justify="right", no_wrap=True)
-    table.add_column(escape("slope [95 %]"), justify="right", no_wrap=True)
-    table.add_column("n", justify="right")
-    of_states = {
-        (row["model"], row["state"]): f"{row['slope']:+.3f} {interval(row['lower'], row['upper'])}"
-        for row in slopes.to_dict("records")
-    }
-    for (model, state), rows in found.groupby(["model", "state"]):
-        shown = {
-            row.dose: f"{row.low:.2f}-{row.high:.2f}" if state == PLACEBO else f"{row.mean:.2f}"
-            for row in rows.itertuples()
-        }
-        counts = sorted({str(n) for n in rows["n"]}, key=int)
-        table.add_row(
-            str(model),
-            str(state),
-            *(shown.get(dose, "") for dose in doses),
-            escape(of_states.get((model, state), "")),
-            "-".join(counts),
-        )
+    for place, name in enumerate(shown.columns):
+        table.add_column(escape(name), justify="left" if place < shown.words else "right")
+    for row in shown.rows:
+        table.add_row(*map(escape, row))
     console.print(table)
 
 
 def print_trials(
     trials: Sequence[Trial], on_front: Sequence[int], chosen: int, console: Console
 ) -> None:
-    """A line a trial of a search, those on the front first."""
+    """Print one line per trial of a search, with the front of both aims first."""
     table = Table(
-        title=f"{len(trials)} trials; front of both aims first, chosen: least sum of both gaps",
-        caption="forget gap = distance of the targets from before fine-tuning; retain gap = what "
-        "other samples and neighbours lost",
+        title=f"{len(trials)} trials, those on the front of both aims first",
+        caption="chosen: the smallest sum of both gaps; forget gap: distance of the targets from "
+        "before fine-tuning; retain gap: what other samples and neighbours lost",
         title_justify="left",
         caption_justify="left",
     )
@@ -313,33 +179,8 @@ def print_trials(
     console.print(table)
 
 
-EXPECTED = {"positive": "> 0", "negative": "< 0", "zero": "about 0"}
-
-
-def claim_of(experiment: Experiment) -> str:
-    """A claim in a few words, e.g. 'E4 target: dose-dose > 0'."""
-    name = f"{experiment.name} " if experiment.name not in experiment.quantity else ""
-    return f"{name}{experiment.role}: {experiment.quantity} {EXPECTED[experiment.expected]}"
-
-
-def method_name(name: str, variant: str) -> str:
-    """A method and, where it is not plain, its variant."""
-    return name if variant == "plain" else f"{name}+{variant}"
-
-
-def interval(low: float, high: float, digits: int = 2) -> str:
-    """'[-0.51, -0.11]'; empty where there is none."""
-    return f"[{low:+.{digits}f}, {high:+.{digits}f}]" if low == low else ""
-
-
-def _change(damage: Damage, metric: str) -> str:
-    if metric not in damage.before:
-        return ""
-    return f"{damage.before[metric]:.2f} -> {damage.after[metric]:.2f}"
-
-
 def print_summary(summary: Summary, console: Console) -> None:
-    """Done, failed, planned; the failed cells with their errors."""
+    """Print how many cells are done or failed, and the errors of those that failed."""
     console.print(
         f"{summary.done} of {summary.planned} cells done, {summary.failed} failed or blocked; "
         f"{summary.computed} steps computed now"
@@ -352,7 +193,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         )
     for title in summary.unanswered:
         console.print(
-            f"  [red]missing[/red] {escape(title)}: what is compared with these answers is missing"
+            f"  [red]missing[/red] {escape(title)}: comparisons that need it are left out"
         )
     for row in summary.tables["cells"].to_pylist():
         if row["state"] != "done":
@@ -361,7 +202,7 @@ def print_summary(summary: Summary, console: Console) -> None:
 
 
 def print_table(table: pa.Table, console: Console, rows: int) -> None:
-    """The first rows of a table."""
+    """Print the first rows of a table."""
     shown = Table()
     for name in table.column_names:
         shown.add_column(name, overflow="fold")

@@ -1,9 +1,10 @@
-"""What a track (text, image) offers to the frame; the frame knows tracks only through this."""
+"""The interface of a track (text or image), through which all other code uses it."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,19 +12,36 @@ import numpy as np
 import pyarrow as pa
 
 from distforget.methods.base import Terms
+from distforget.probes import Evidence
 from distforget.study import EnhancedConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
+@dataclass(frozen=True)
+class OpenData:
+    """A dataset whose source has been read; its similar samples are still to be made."""
+
+    families: pa.Table
+    """Base rows of the targets and their families: what similar samples are made of."""
+    complete: Callable[[pa.Table], pa.Table]
+    """From the similar samples, the first rows of `samples` (see `tracks.rows.row_schema`)."""
+    rest: Sequence[Callable[[], Iterator[pa.Table]]]
+    """Readers of the other rows of `samples`, in streams; they are numbered from `first` on."""
+    first: int
+    """Number of rows before the rest, if each target has as many similar samples as asked for."""
+    rows: int
+    """Number of rows of all roles together, likewise."""
+
+
 class Examples(Protocol):
     """Encoded samples, ready to be put into batches."""
 
     sizes: np.ndarray
-    """(N,) cost of a row in padded batches (text: tokens)."""
+    """(N,) cost of each row in padded batches (text: tokens)."""
     answer_sizes: np.ndarray
-    """(N,) answer tokens of a row: what losses are averaged over."""
+    """(N,) answer tokens of each row; losses are averaged over them."""
 
 
 @dataclass(frozen=True)
@@ -36,25 +54,8 @@ class Fit:
     exact_rows: int
 
 
-@dataclass(frozen=True)
-class Scored:
-    """What came of a model state's answers."""
-
-    values: Mapping[str, np.ndarray]
-    """(N,) float64 a metric, in the order of the rows asked; masked where a row has none."""
-    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """Further tables of the track by name, N rows each: what lies behind the numbers."""
-
-    def rows(self, low: int, high: int) -> Scored:
-        """The same of some of the rows."""
-        return Scored(
-            {metric: values[low:high] for metric, values in self.values.items()},
-            {name: rows[low:high] for name, rows in self.tables.items()},
-        )
-
-
 class Slots(Protocol):
-    """Small sets of weights, one a slot, on a shared model that is not trained itself."""
+    """Small sets of weights on a shared, frozen model; each slot holds one set."""
 
     def load(self, slots: Sequence[Mapping[str, Any]]) -> None:
         """Copy these weights into slots 0, 1, ...; there are then as many as given."""
@@ -79,21 +80,21 @@ class Slots(Protocol):
     def in_one_basis(
         self, start: Mapping[str, Any], reached: Mapping[str, Tensor]
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """Both weights written so that sums of them are sums of the models' whole weights."""
+        """Rewrite both sets so that adding them adds the whole weights of the models."""
         ...
 
 
 class Learner(Protocol):
-    """A model with all that is needed to teach, ask and score it in its track."""
+    """A model with everything needed to train it and to ask it."""
 
     module: nn.Module
 
     repetition: int
-    """Which repetition its own draws belong to (attacks, fresh adapters)."""
+    """The repetition that its own draws belong to (attacks, fresh adapters)."""
 
     @property
     def slots(self) -> Slots | None:
-        """None: the model's own weights are trained. Slot 0 is the one used if none is named."""
+        """None if the model's own weights are trained. Slot 0 is used if no slot is named."""
         ...
 
     def encode(self, samples: pa.Table) -> Examples:
@@ -105,7 +106,14 @@ class Learner(Protocol):
         ...
 
     def random_answers(self, samples: pa.Table, draw: np.random.Generator) -> list[str]:
-        """Meaningless answers of the same sizes, one a row."""
+        """Meaningless answers of the same lengths, one for each row."""
+        ...
+
+    def merged(self) -> AbstractContextManager[nn.Module]:
+        """The model as it would be deployed: the weights of slot 0 are merged into its layers.
+
+        What is done to the model's weights inside is undone at the end, if it has slots.
+        """
         ...
 
     def fit(self, examples: Any, rows: Sequence[int]) -> Fit:
@@ -135,30 +143,19 @@ class Learner(Protocol):
         """Per retain batch i, tensor str(i): what retain_kl compares with."""
         ...
 
-    def ask(
+    def evidence(
         self,
         samples: pa.Table,
         slot_of_row: Sequence[int] | None = None,
         drafts: Sequence[str] | None = None,
-    ) -> tuple[list[str], list[int]]:
-        """Answers to samples and their lengths in tokens, in the order of the rows.
-
-        A sample with choices is answered by one of them.
+    ) -> Evidence:
+        """What probes may ask of the model, as it is now, about these samples.
 
         Args:
             slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.
             drafts: answers that another state of the model gave to the samples. They may save
                 time where the new answers are alike, and change no answer.
         """
-        ...
-
-    def score(
-        self,
-        answers: Sequence[str],
-        samples: pa.Table,
-        slot_of_row: Sequence[int] | None = None,
-    ) -> Scored:
-        """The answers against the samples' true ones, and what the model knows of those."""
         ...
 
 
@@ -172,7 +169,7 @@ class RetainBatches:
     """Of batch i under str(i), (N, V) log-probabilities at its answer tokens, row after row."""
 
     def without(self, gone: Collection[int]) -> RetainBatches:
-        """The same less some rows, and less the batches that have no others."""
+        """The same batches without some rows; batches that become empty are dropped."""
         batches: list[Sequence[int]] = []
         reference: dict[str, Tensor] = {}
         for number, batch in enumerate(self.batches):
@@ -191,14 +188,14 @@ class Noise:
     config: EnhancedConfig
     study_seed: int
     about: tuple[int | str, ...]
-    """What the draws are about; each step adds its number."""
+    """The topic of the draws; each step adds its number."""
 
 
 class TermsOfStep(Protocol):
     """Gives the Terms of step i."""
 
     def __call__(self, step: int) -> Sequence[Terms]:
-        """One for each row of the forget set; nothing is computed before it is asked for."""
+        """The Terms of each row of the forget set, computed when they are used."""
         ...
 
 
@@ -206,7 +203,7 @@ class TermsOfCells(Protocol):
     """Gives the Terms of step i, for several cells that share their forward passes."""
 
     def __call__(self, step: int, cells: Sequence[int]) -> Sequence[Sequence[Terms]]:
-        """For each of these cells what TermsOfStep gives."""
+        """For each of these cells, what TermsOfStep returns."""
         ...
 
 

@@ -1,22 +1,13 @@
-"""The columns that every source of every track returns; knows nothing of where rows lie."""
+"""Builds rows of table `samples` from columns or from base samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
 from distforget import schemas
-
-
-class Text(NamedTuple):
-    """What a row of text says."""
-
-    question: str
-    answer: str
-    facts: tuple[str, ...] | None
-    """What the question asks for, each stated by the answer; None: the dataset does not say."""
 
 
 def row_schema() -> pa.Schema:
@@ -37,7 +28,19 @@ def to_table(**columns: Sequence[Any]) -> pa.Table:
         raise TypeError(f"unknown or missing columns of samples: {', '.join(sorted(wrong))}")
     rows = len(columns["sample_id"])
     arrays = [
-        pa.array(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type)
+        _column(columns[f.name], f.type) if f.name in columns else pa.nulls(rows, f.type)
         for f in schema
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(values: Sequence[Any] | pa.ChunkedArray, wanted: pa.DataType) -> Any:
+    return values if isinstance(values, pa.ChunkedArray) else pa.array(values, wanted)
+
+
+def from_base(rows: pa.Table, first_id: int) -> pa.Table:
+    """Base rows as rows of :func:`row_schema`, numbered from `first_id`; what they lack is null."""
+    return to_table(
+        sample_id=range(first_id, first_id + len(rows)),
+        **{name: rows[name] for name in row_schema().names if name in rows.column_names},
+    )

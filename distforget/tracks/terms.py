@@ -1,4 +1,4 @@
-"""What methods may ask of an unlearning step: terms of one cell, or of several at once.
+"""Computes the Terms of an unlearning step, for one cell or several at once.
 
 For every track whose model gives logits and labels: text has an answer of tokens, an image one of
 one token, its label.

@@ -15,13 +15,14 @@ import torch
 from skimage.metrics import structural_similarity
 
 from distforget import cell, methods, selection
-from distforget.image_config import IMAGE_METRICS
+from distforget.data import ImageData
+from distforget.sources._pool import make_pool
 from distforget.study import MethodChoice, Study
-from distforget.tracks import image, track
+from distforget.tracks import completed, image, track
 from distforget.tracks.base import RetainBatches
-from distforget.tracks.image.dataset import build
 from distforget.tracks.image.learner import ImageLearner
-from distforget.tracks.image.sources.pool import make_pool
+from distforget.tracks.image.samples import open_pool
+from tests.asking import metrics_of, scored, tables_of
 
 NAMES = [name for name in methods.names() if name != "retrain"]
 TAUGHT_ANOTHER = ("GDR", "relabel")
@@ -32,16 +33,17 @@ def study(**changes: Any) -> Study:
     return Study.model_validate(
         {
             "name": "tiny",
-            "track": "image",
-            "dataset": {
-                "source": "npz", "path": "unused.npz", "targets": 1, "similar_per_target": 2,
-                "per_class": 5, "unseen_per_class": 2, "block": 2, "masked_fraction": 0.2,
+            "data": {
+                "source": {"kind": "npz", "path": "unused.npz"}, "targets": 1, "per_class": 5,
+                "unseen_per_class": 2,
+                "similar": {"per_target": 2, "block": 2, "masked_fraction": 0.2},
             },
-            "models": [{"name": "mlp", "path": "mlp:16"}],
+            "models": [{"name": "mlp", "base": "mlp:16"}],
             "methods": ["relabel"],
             "unlearn_targets": 1,
             "unlearn": {"retain_batch_size": 6, "retain_batches": 1},
-            "image": {"fit": {"steps": 200, "learning_rate": 1e-2}, "attack": {"steps": 5}},
+            "fit": {"steps": 200, "learning_rate": 1e-2},
+            "probes": [{"kind": "reconstruction", "steps": 5}, "kinks", "kkt", "span", "loss"],
             **changes,
         }
     )  # fmt: skip
@@ -65,7 +67,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     pixels = (200 * bright + draw.integers(0, 50, (30, SIDE, SIDE))).astype(np.uint8)
     pool = make_pool(pixels[..., None], labels, "made up")
     asked = study()
-    samples = build(pool, asked.dataset, 0)
+    assert isinstance(asked.data, ImageData)
+    samples = completed(open_pool(pool, asked.data, 0), asked.data, 0)
     folder = image.materialise_model(
         {"kind": "mlp", "layers": [16], "bias": "first"}, tmp_path_factory.mktemp("model")
     )
@@ -156,7 +159,7 @@ def test_another_repetition_attacks_from_another_start(trained: Trained) -> None
     found = {}
     for repetition in (0, 1, 0):
         learner.repetition = repetition
-        pixels = learner.score(["0"], asked).tables["reconstructions"]
+        pixels = scored(learner, asked, study().probes).tables["reconstructions"]
         found.setdefault(repetition, []).append(pixels)
     assert found[0][0] == found[0][1]
     assert found[0] != found[1]
@@ -175,13 +178,14 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
     cell.put_back(trained.learner, trained.start)
     asked = selection.asked_rows(trained.samples, range(1, 2), study())
     identity = {
+        "attack": "none",
         "track": "image", "dataset": "d", "model": "mlp", "phase": "pre_unlearn", "dose": 2,
         "seed": 0,
     }  # fmt: skip
-    tables = cell.ask(trained.learner, asked, identity)
+    tables = tables_of(trained.learner, asked, study().probes, identity)
     scores = tables["scores"].to_pandas().pivot(index="sample_id", columns="metric", values="value")
     assert len(scores) == len(asked)
-    assert set(scores.columns) == set(IMAGE_METRICS)
+    assert set(scores.columns) == metrics_of(study().probes)
     for name in ("ssim", "kink", "loss"):
         assert ((scores[f"{name}_p_value"] > 0) & (scores[f"{name}_p_value"] <= 1)).all()
     np.testing.assert_allclose(scores["label_probability"], np.exp(-scores["loss"]))
@@ -189,7 +193,7 @@ def test_the_attack_scores_every_sample_asked(trained: Trained) -> None:
     np.testing.assert_allclose(scores["ssim_contrast"], difference, atol=1e-12)
     assert len(tables["reconstructions"]) == len(asked)
     assert {len(p) for p in tables["reconstructions"]["pixels"].to_pylist()} == {SIDE * SIDE}
-    again = cell.ask(trained.learner, asked, identity)
+    again = tables_of(trained.learner, asked, study().probes, identity)
     assert again["scores"].equals(tables["scores"])  # the attack draws the same
 
 
@@ -197,17 +201,16 @@ def test_a_cnn_has_evidence_for_every_sample(trained: Trained, tmp_path: Path) -
     asked, target = study(), selection.target_row(trained.samples, 1)
     folder = image.materialise_model({"kind": "cnn", "layers": [4], "bias": "first"}, tmp_path)
     learner = track("image").open_learner(folder, asked, asked.models[0], "cpu", trained.samples)
-    found = learner.score(["0"], target).values
+    found = scored(learner, target, asked.probes).values
     of_mlps = {"kinks", "kink_closeness", "kink_p_value", "span_score"}
-    assert set(found) == set(IMAGE_METRICS) - of_mlps
+    assert set(found) == metrics_of(asked.probes) - of_mlps
     assert all(np.isfinite(value).all() for value in found.values())
 
 
-def test_only_the_metrics_asked_for_are_written(trained: Trained) -> None:
-    learner = copy.copy(trained.learner)
-    learner.metrics = ("ssim", "ssim_p_value")
+def test_a_probe_writes_its_own_scores_alone(trained: Trained) -> None:
     target = selection.target_row(trained.samples, 1)
-    assert set(learner.score(["0"], target).values) == {"ssim", "ssim_p_value"}
+    for config in study().probes:
+        assert set(scored(trained.learner, target, [config]).values) == metrics_of([config])
 
 
 def test_retain_batches_without_some_rows(trained: Trained) -> None:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from distforget import methods
+from distforget.errors import UsageError
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
-from distforget.study import EnhancedConfig, MethodChoice, UsageError
+from distforget.study import EnhancedConfig, MethodChoice
 
 NAMES = [name for name in methods.names() if name != "retrain"]
 """Methods that take unlearning steps."""

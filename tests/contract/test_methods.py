@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distforget import cell, schemas, selection
+from distforget.errors import UsageError
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import Method, MethodConfig, Terms
-from distforget.study import PromptConfig, Study, UsageError
+from distforget.models import PromptConfig
+from distforget.study import Study
 from distforget.tracks.base import RetainBatches, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
@@ -36,8 +38,8 @@ def study(**changes: Any) -> Study:
     return Study.model_validate(
         {
             "name": "s",
-            "dataset": {"targets": 2, "similar_per_target": SIMILAR, "others": OTHERS},
-            "models": [{"name": "m", "path": "some/model"}],
+            "data": {"targets": 2, "others": OTHERS, "similar": {"per_target": SIMILAR}},
+            "models": [{"name": "m", "base": "some/model"}],
             "methods": ["GA"],
             "unlearn_targets": 2,
             "unlearn": {"retain_batch_size": 2, "retain_batches": 2},
@@ -253,23 +255,26 @@ BROKEN = (broken_in_forward, broken_in_backward)
 
 def run_cell(model: Model, resolved: ResolvedMethod, target: int) -> tuple[Any, ...]:
     identity = {
-        "track": "text", "dataset": "d", "model": "m", "dose": SIMILAR, "seed": 0,
+        "attack": "none", "track": "text", "dataset": "d", "model": "m", "dose": SIMILAR, "seed": 0,
         "method": resolved.name, "unlearned": target,
     }  # fmt: skip
     what = cell.Cell(study(), resolved, target, SIMILAR, 0)
-    tables, outcome = cell.run(model.learner, model.start, samples(), what, model.retain, identity)
+    answers, outcome = cell.run(model.learner, model.start, samples(), what, model.retain, identity)
     timed = {"unlearn_seconds", "ask_seconds"}
     return (
-        {name: table.to_pylist() for name, table in tables.items()},
+        answers.to_pylist(),
         {name: value for name, value in outcome.items() if name not in timed},
     )
 
 
 def rounded(cell: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Likelihoods to 4 digits: where tensors lie in memory decides how their sums are rounded."""
-    tables, outcome = cell
-    scores = [{**row, "value": float(f"{row['value']:.4g}")} for row in tables["scores"]]
-    return {**tables, "scores": scores}, outcome
+    """Likelihoods to 3 digits: where tensors lie in memory decides how their sums are rounded."""
+    answers, outcome = cell
+    kept = [
+        {**row, "expected_logprobs": [f"{p:.3g}" for p in row["expected_logprobs"]]}
+        for row in answers
+    ]
+    return kept, outcome
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +289,7 @@ def rows_alone(loaded: Model) -> list[tuple[Any, ...]]:
 
 def test_cells_of_these_tests_differ(rows_alone: list[tuple[Any, ...]]) -> None:
     assert [outcome["diverged"] for _, outcome in rows_alone] == [False, False, False, True]
-    assert len({str(tables["scores"]) for tables, _ in rows_alone}) == len(CELLS)
+    assert len({str(answers) for answers, _ in rows_alone}) == len(CELLS)
 
 
 @settings(max_examples=8, deadline=None)

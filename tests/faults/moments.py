@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
+from distforget.loading import load_study
 from distforget.plan import Plan, Step, make_plan
 from distforget.store import Store
-from distforget.study import load_study
 from tests.running import Run, Undisturbed
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
+from distforget.loading import load_study
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import load_study
 from tests.conftest import study_content, write_questions, write_study
 from tests.running import Undisturbed, run
+from tests.system.test_attacks import logprobs_of, rounded_by_hand
 from tests.system.test_bad_input import command
 
 
@@ -20,14 +25,15 @@ def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undistu
     folder = tmp_path_factory.mktemp("adapters")
     content = study_content(
         tiny_model,
-        dataset={
+        data={
             "targets": 3,
-            "similar_per_target": 3,
             "others": 4,
-            "utility": write_questions(folder / "questions.jsonl"),
+            "similar": {"per_target": 3},
         },
         adapter={"rank": 4},
+        probes=["facts", "likelihood", "rouge", write_questions(folder / "questions.jsonl")],
         methods=["GA_KLN", "TV", {"name": "retrain", "targets": 1}],
+        attacks=[{"kind": "quantise", "bits": 3}],
         finetune={"max_epochs": 3, "batch_size": 4, "learning_rate": 1e-2},
     )
     path = write_study(folder / "tiny.yaml", content)
@@ -84,6 +90,27 @@ def test_a_cell_of_a_batch_run_again_alone_has_the_same_scores(
     code, output = command(*arguments, "--tolerance", "1e-4")
     assert code == 0, output
     assert f"cell {name}: " in output
+
+
+@pytest.mark.parametrize("method", ["GA_KLN", "TV"])
+def test_an_attack_is_on_the_model_with_its_adapter_merged(
+    study: Undisturbed, tiny_model: Path, method: str
+) -> None:
+    plan, store = make_plan(load_study(str(study.study))), Store(study.store)
+    step = plan.cell(f"tiny/3/{method}/2/0")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model = PeftModel.from_pretrained(model, str(store.folder(step.key) / "adapter"))
+    module = model.merge_and_unload()
+    rounded_by_hand(module, 3)
+    answers = pq.read_table(study.tables / "answers.parquet", filters=[
+        ("attack", "=", "quantise-3"), ("method", "=", method), ("dose", "=", 3),
+        ("unlearned", "=", 2), ("role", "!=", "utility"),
+    ])  # fmt: skip
+    samples = pq.read_table(study.tables / "samples.parquet").take(answers["sample_id"])
+    expected = logprobs_of(module, tiny_model, samples)
+    assert len(expected)
+    for logprobs, wanted in zip(answers["expected_logprobs"].to_pylist(), expected, strict=True):
+        np.testing.assert_allclose(logprobs, wanted, atol=1e-4)
 
 
 def test_a_cell_that_is_not_there_is_named(study: Undisturbed) -> None:

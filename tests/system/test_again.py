@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from distforget import schemas
+from distforget.loading import load_study
 from distforget.plan import STAGE_VERSIONS, make_plan
 from distforget.store import Store
-from distforget.study import load_study
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed
 from tests.system.test_bad_input import command
@@ -51,7 +51,9 @@ def test_a_cell_run_again_comes_out_as_it_is_stored(undisturbed: Undisturbed, ce
 
 
 def test_a_doctored_score_is_found(undisturbed: Undisturbed, copy: Store) -> None:
-    step = make_plan(load_study(str(undisturbed.study))).cell(CELL)
+    plan = make_plan(load_study(str(undisturbed.study)))
+    of_cell = (probe for probe in plan.probes if probe.inputs["state"] is plan.cell(CELL))
+    step = next(probe for probe in of_cell if probe.about["probe"] == "rouge")
     path = copy.folder(step.key) / "scores.parquet"
     scores = schemas.read(path, "scores")
     schemas.write(plus(scores, 4, 0.01), "scores", path)

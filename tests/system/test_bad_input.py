@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner
 
 from distforget import cli
-from distforget.study import UsageError
+from distforget.errors import UsageError
 from tests.conftest import study_content, write_study
 
 
@@ -54,19 +54,19 @@ STUDY_CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"methods": [{"name": "NPO", "settings": {"betta": 1}}]},
         ["NPO", "betta", "beta"],
     ),
-    "dose too high": ({"doses": [9]}, ["doses", "similar_per_target"]),
-    "too many targets": ({"unlearn_targets": 4}, ["unlearn_targets", "dataset.targets"]),
+    "dose too high": ({"doses": [9]}, ["doses", "data.similar.per_target"]),
+    "too many targets": ({"unlearn_targets": 4}, ["unlearn_targets", "data.targets"]),
     "missing data file": (
-        {"dataset": {"source": "file", "path": "none.jsonl", "targets": 2}},
-        ["dataset.path", "none.jsonl"],
+        {"data": {"source": {"kind": "file", "path": "none.jsonl"}, "targets": 2}},
+        ["data.source.path", "none.jsonl"],
     ),
     "missing file of questions": (
-        {"dataset": {"targets": 3, "utility": {"source": "file", "path": "none.jsonl"}}},
-        ["dataset.utility.path", "none.jsonl"],
+        {"probes": ["rouge", {"kind": "choices", "questions": 1, "path": "none.jsonl"}]},
+        ["probes.choices.path", "none.jsonl"],
     ),
-    "missing model folder": ({"models": [{"name": "m", "path": "./nowhere"}]}, ["m", "nowhere"]),
+    "missing model folder": ({"models": [{"name": "m", "base": "./nowhere"}]}, ["m", "nowhere"]),
     "unknown builtin": (
-        {"models": [{"name": "m", "path": "builtin:gpt9"}]},
+        {"models": [{"name": "m", "base": "builtin:gpt9"}]},
         ["builtin:gpt9", "builtin:smollm2"],
     ),
 }
@@ -105,7 +105,8 @@ def test_pickle_only_checkpoint(
     study = write_study(tmp_path / "tiny.yaml", study_content(model))
     code, line = command("run", str(study), "--store", str(tmp_path / "store"))
     assert code == 2
-    assert "safetensors" in line
+    assert "pytorch_model*.bin" in line
+    assert "21 weights are missing" in line
     assert "save_pretrained" in line
 
 

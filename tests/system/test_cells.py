@@ -14,7 +14,8 @@ import torch
 from distforget.engine.cells import CELLS_PER_TRIAL, run_cells, shares
 from distforget.engine.cluster import Share, connected
 from distforget.engine.pools import run_groups
-from distforget.engine.worker import Device, Outcome, State, Worker
+from distforget.engine.states import Device, Outcome, State
+from distforget.engine.worker import Worker
 from distforget.placement import Placement
 from distforget.plan import make_plan
 from distforget.store import Store

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from distforget.study import PromptConfig, VerifyConfig
+from distforget.models import PromptConfig
+from distforget.study import VerifyConfig
 from distforget.tracks.text.encoding import Encoder, TextExamples
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
@@ -25,9 +26,7 @@ pytestmark = pytest.mark.gpu
 
 STUDIES: dict[str, dict[str, Any]] = {
     "weights": {
-        "dataset": {
-            "targets": 3, "similar_per_target": 3, "others": 4, "paraphrases_per_target": 2,
-        },
+        "data": {"targets": 3, "others": 4, "similar": {"per_target": 3, "paraphrases": 2}},
         "methods": [
             "GA_KLN", "GA_GDN", "NPO_KLN", "NPO_GDN", "GDR", "GDR_KLN", "GDR_GDN", "TV",
             {"name": "NPO_GDN", "enhanced": {"paraphrases": 2}},
@@ -115,7 +114,7 @@ def test_a_model_of_a_billion_weights_in_bfloat16_learns(tiny_model: Path, tmp_p
     del module
     content = study_content(
         folder, dtype="bfloat16", doses=["all"], methods=["GA_KLN"], unlearn_targets=1,
-        dataset={"targets": 50, "similar_per_target": 10, "others": 90},
+        data={"targets": 50, "others": 90, "similar": {"per_target": 10}},
         finetune={"max_epochs": 5, "batch_size": 32, "learning_rate": 1e-4},
     )  # fmt: skip
     study = write_study(tmp_path / "billion.yaml", content)

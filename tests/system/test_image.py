@@ -6,16 +6,21 @@ import shutil
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import load_file
 
+import distforget
 from distforget import schemas
 from distforget.engine.data import check_nearest
+from distforget.errors import UsageError
+from distforget.loading import load_study
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import Study, UsageError, load_study
+from distforget.study import Study
 from tests.conftest import write_study
 from tests.running import Undisturbed, run
 from tests.system.test_bad_input import command
@@ -28,16 +33,23 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("image")
     content = {
         "name": "tiny",
-        "track": "image",
-        "dataset": {"targets": 1, "similar_per_target": 1, "per_class": 3, "unseen_per_class": 2},
-        "models": [{"name": "mlp", "path": "mlp:16"}],
+        "data": {
+            "source": "digits",
+            "targets": 1,
+            "per_class": 3,
+            "unseen_per_class": 2,
+            "similar": {"per_target": 1},
+        },
+        "models": [{"name": "mlp", "base": "mlp:16"}],
         "doses": [0, "all"],
         "methods": ["retrain", {"name": "retrain", "enhanced": NEAREST}, "relabel_GDN"],
         "unlearn_targets": 1,
         "placebo_targets": 1,
         "unlearn": {"retain_batch_size": 10, "retain_batches": 1},
         "verify": {"similar": 1, "others": 4, "unseen": 5},
-        "image": {"fit": {"steps": 60, "record_every": 30}, "attack": {"steps": 10}},
+        "fit": {"steps": 60, "record_every": 30},
+        "probes": [{"kind": "reconstruction", "steps": 10}, "kinks", "kkt", "span", "loss"],
+        "attacks": [{"kind": "quantise", "bits": 2}],
     }
     path = write_study(folder / "tiny.yaml", content)
     done = run("run", str(path), "--store", str(folder / "store"))
@@ -76,7 +88,7 @@ def test_each_asked_sample_has_scores_and_a_picture(study: Undisturbed) -> None:
     pictures = pd.read_parquet(study.tables / "reconstructions.parquet")
     ssim = scores[scores["metric"] == "ssim"]
     assert set(ssim["role"]) == {"target", "similar", "other", "unseen"}
-    keys = ["phase", "dose", "method", "variant", "sample_id"]
+    keys = ["attack", "phase", "dose", "method", "variant", "sample_id"]
     both = ssim.merge(pictures, on=keys, how="outer", indicator=True)
     assert (both["_merge"] == "both").all()
     assert both["value"].equals(both["ssim"])
@@ -93,10 +105,30 @@ def test_a_picture_of_each_model_is_written(study: Undisturbed) -> None:
 
 def test_comparisons_are_the_experiments_of_images(study: Undisturbed) -> None:
     found = pd.read_parquet(study.tables / "comparisons.parquet")
-    assert set(found["experiment"]) == {"E1", "E2", "E6", "retrained", "placebo"}
+    assert set(found["experiment"]) == {"E1", "E2", "E6", "retrained", "placebo", "attack"}
     assert set(found["metric"]) == {"ssim_contrast"}
     assert set(found[found["role"] == "other"]["dose"]) == {0, 1}
-    assert "control: ssim_contrast of trained against never-trained samples" in study.output
+    assert "Control: can the score tell trained from never-trained samples?" in study.output
+
+
+def test_probes_score_the_weights_that_were_attacked(study: Undisturbed) -> None:
+    plan, store = make_plan(load_study(str(study.study))), Store(study.store)
+    scores = pd.read_parquet(study.tables / "scores.parquet")
+    of_attack = scores.pivot_table("value", "metric", "attack", "count")
+    assert of_attack["none"].equals(of_attack["quantise-2"])
+    for attack in plan.attacks:
+        weights = load_file(store.folder(attack.key) / "weights.safetensors")
+        assert all(
+            len(channel.unique()) <= 3 for w in weights.values() if w.ndim == 2 for channel in w
+        )
+        answers = pd.read_parquet(store.folder(attack.key) / "answers.parquet")
+        p_of_answers = np.exp(np.concatenate(answers["expected_logprobs"].to_list()))
+        (step,) = [
+            s for s in plan.probes if s.inputs["state"] is attack and s.about["probe"] == "loss"
+        ]
+        found = pd.read_parquet(store.folder(step.key) / "scores.parquet")
+        p = found.loc[found["metric"] == "label_probability", "value"]
+        np.testing.assert_allclose(p, p_of_answers, atol=1e-5)
 
 
 def test_a_second_start_computes_nothing_and_draws_the_full_page_when_asked(
@@ -165,3 +197,11 @@ def test_an_export_of_images_has_their_pixels(study: Undisturbed, tmp_path: Path
     stored = pq.read_table(study.tables / "reconstructions.parquet")
     assert pictures["pixels"][:] == stored["pixels"].to_pylist()
     assert list(folder.glob("results/mlp/results_*.json"))
+
+
+def test_the_same_from_python(study: Undisturbed) -> None:
+    again = distforget.run(str(study.study), store=study.store)
+    assert isinstance(again, distforget.Results)
+    assert again.folder == study.tables
+    frame = again["comparisons"]
+    assert frame.equals(pd.read_parquet(study.tables / "comparisons.parquet"))

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 
 from tests.conftest import study_content, write_study
+from tests.running import kill_family
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ROOT = Path(__file__).parents[2]
@@ -48,9 +48,7 @@ def head() -> Iterator[str]:
         if "--block" in line or "Ray runtime started" in line:
             break
     yield f"http://127.0.0.1:{dashboard}"
-    for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-        one.kill()
-    process.wait(60)
+    kill_family(process)
 
 
 def test_ray_job_submit(head: str, tiny_model: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ TARGETS = len(TOWNS)
 KM = "rougeL_recall_unicode"
 
 
-def study_of(folder: Path, model: Path, **verify: Any) -> Path:
+def study_of(folder: Path, model: Path, **rouge: Any) -> Path:
     """Six targets with a similar sample each and four others, in a study that memorises them."""
     rows = [
         row
@@ -42,14 +42,13 @@ def study_of(folder: Path, model: Path, **verify: Any) -> Path:
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     content = {
         "name": "chinese",
-        "dataset": {
-            "source": "file",
-            "path": str(data),
+        "data": {
+            "source": {"kind": "file", "path": str(data)},
             "targets": TARGETS,
-            "similar_per_target": 1,
             "others": len(JOBS),
+            "similar": {"per_target": 1},
         },
-        "models": [{"name": "tiny", "path": str(model)}],
+        "models": [{"name": "tiny", "base": str(model)}],
         "doses": ["all"],
         "methods": [{"name": "GA_GDN", "settings": {"steps": 20, "learning_rate": 3e-3}}],
         "unlearn_targets": TARGETS,
@@ -61,7 +60,8 @@ def study_of(folder: Path, model: Path, **verify: Any) -> Path:
             "stop_exact_rate": 1.0,
         },
         "unlearn": {"retain_batch_size": 4, "retain_batches": 1},
-        "verify": {"max_new_tokens": 40, "similar": 1, "others": 2, **verify},
+        "probes": [{"kind": "rouge", **rouge}, "likelihood"],
+        "verify": {"max_new_tokens": 40, "similar": 1, "others": 2},
     }
     return write_study(folder / "chinese.yaml", content)
 
@@ -99,6 +99,6 @@ def test_a_score_that_cannot_see_chinese_is_refused(
     study = study_of(tmp_path, tiny_model, words="rouge-score")
     code, line = command(verb, str(study), "--store", str(tmp_path / "store"))
     assert code == 2
-    for words in ("people.jsonl: line 1", "出生在青岛。", "verify.words"):
+    for words in ("row 1 of its source", "出生在青岛。", "words of the probe"):
         assert words in line
-    assert not list((tmp_path / "store").glob("done/*/scores.parquet"))
+    assert not list((tmp_path / "store").glob("done/*/answers.parquet"))

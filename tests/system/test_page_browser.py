@@ -30,8 +30,8 @@ WORDS = {
 
 STUDY = {
     "name": "made-up",
-    "dataset": {"targets": 5, "similar_per_target": 5, "others": 12},
-    "models": [{"name": "m", "path": "hub/model"}, {"name": "n", "path": "hub/other"}],
+    "data": {"targets": 5, "others": 12, "similar": {"per_target": 5}},
+    "models": [{"name": "m", "base": "hub/model"}, {"name": "n", "base": "hub/other"}],
     "doses": [0, 1, "all"],
     "methods": ["GA_KLN", "NPO_GDN"],
     "unlearn_targets": 5,
@@ -170,7 +170,7 @@ def test_hostile_answers_are_shown_and_do_nothing(browser: Any, index: Path) -> 
         "return [...document.querySelectorAll('#shown *')].map((e) => e.localName)"
     )
     assert set(tags) <= {"section", "details", "summary", "article", "div", "h3", "h4", "h5", "p",
-                         "span", "mark", "dl", "dt", "dd", "em"}  # fmt: skip
+                         "span", "mark", "dl", "dt", "dd", "em", "bdi"}  # fmt: skip
     assert browser.current_url.startswith(index.as_uri())
     assert complaints(browser) == []
     assert [url for url in requests(browser) if not url.startswith(("file:", "data:"))] == []

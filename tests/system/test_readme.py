@@ -1,4 +1,4 @@
-"""What README says can be typed: its studies are studies, its commands run (`make readme`)."""
+"""What README and docs/ say can be typed: studies are studies, commands run (`make readme`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distforget.study import load_study
+from distforget.loading import load_study
 from tests.conftest import write_study
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / "README.md").read_text(), re.S | re.M)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.S | re.M)
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -26,6 +31,12 @@ def blocks(language: str) -> list[str]:
 
 def test_each_block_says_what_it_is() -> None:
     assert {name for name, _ in BLOCKS} == {"sh", "python", "yaml", "text"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_is_linked_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8"))
+    assert [link for link in links if not (page.parent / link).is_file()] == []
 
 
 @pytest.mark.parametrize("content", blocks("yaml"))

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from distforget.loading import load_study
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import load_study
 from tests.conftest import study_content, write_questions, write_study
 from tests.running import Undisturbed, run
 
@@ -20,13 +20,11 @@ def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undistu
     folder = tmp_path_factory.mktemp("reference")
     content = study_content(
         tiny_model,
-        dataset={
+        data={
             "targets": 2,
-            "similar_per_target": 2,
             "others": 9,
-            "neighbours_per_target": 1,
-            "paraphrases_per_target": 2,
-            "utility": write_questions(folder / "questions.jsonl"),
+            "neighbours": 1,
+            "similar": {"per_target": 2, "paraphrases": 2},
         },
         doses=[0, 2],
         methods=[
@@ -35,6 +33,7 @@ def study(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Undistu
             {"name": "retrain", "targets": 1},
         ],
         placebo_targets=1,
+        probes=["facts", "likelihood", "rouge", write_questions(folder / "questions.jsonl")],
     )
     path = write_study(folder / "tiny.yaml", content)
     done = run("run", str(path), "--store", str(folder / "store"))

@@ -9,9 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from distforget import schemas
+from distforget.loading import load_study
 from distforget.plan import make_plan
-from distforget.study import load_study
-from distforget.tracks import track
+from distforget.probes import probes
 from tests.conftest import study_content, write_study
 from tests.running import Undisturbed, run
 
@@ -34,8 +34,9 @@ def test_every_cell_once_and_done(undisturbed: Undisturbed) -> None:
 def test_every_documented_column_is_written_and_every_written_one_documented(
     undisturbed: Undisturbed,
 ) -> None:
-    of_images = set(track("image").TABLES)
-    for table in set(schemas.tables()) - of_images:
+    of_probes = {name for probe in probes().values() for name in probe.tables}
+    of_writers = {"completions", "rewrites"}  # tests/system/test_paraphrase.py reads them
+    for table in set(schemas.tables()) - of_probes - of_writers:
         written = pq.read_schema(undisturbed.tables / f"{table}.parquet")
         assert written.names == list(schemas.describe(table).columns), table
         rows = pq.read_table(undisturbed.tables / f"{table}.parquet")
@@ -70,6 +71,32 @@ def test_a_second_start_computes_nothing(undisturbed: Undisturbed) -> None:
     assert again.process.returncode == 0, again.text
     assert "0 steps computed now" in again.text
     pd.testing.assert_frame_equal(scores_of(undisturbed.tables), before)
+
+
+def test_a_probe_that_is_added_later_costs_only_itself(
+    undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
+) -> None:
+    """No model is needed: the weights of all that was fine-tuned are gone."""
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed.store, store)
+    for path in store.rglob("*.safetensors"):
+        path.unlink()
+    fewer = ["facts", "likelihood", "choices", {"kind": "rouge", "metrics": ["rouge2_recall"]}]
+    content = study_content(tiny_model, probes=fewer, verify={"metric": "rouge2_recall"})
+    content["verify"] = {**study_content(tiny_model)["verify"], **content["verify"]}
+    study = write_study(tmp_path / "tiny.yaml", content)
+    again = run("run", str(study), "--store", str(store))
+    assert again.process.returncode == 0, again.text
+    states = CELLS + 2 + 1
+    assert f"{states} steps computed now" in again.text
+    scores = scores_of(store / "studies/tiny")
+    before = scores_of(undisturbed.tables)
+    assert "rouge2_recall" in set(scores["metric"]) - set(before["metric"])
+    kept = ["answer_probability", "answer_perplexity", "fact_recall"]
+    old, new = (frame[frame["metric"].isin(kept)] for frame in (before, scores))
+    pd.testing.assert_frame_equal(
+        old.reset_index(drop=True), new.reset_index(drop=True), check_exact=True
+    )
 
 
 def test_a_failed_cell_is_a_row_and_is_tried_again_when_asked(

@@ -6,12 +6,14 @@ import pyarrow as pa
 import pytest
 
 from distforget.engine.models import fetch_model, model_folder
+from distforget.loading import PRESETS, load_study
 from distforget.plan import make_plan
 from distforget.store import Store
-from distforget.study import PRESETS, Study, load_study
-from distforget.tracks import text
+from distforget.study import Study
+from distforget.tracks import samples_of
 from distforget.tracks.text import open_learner
 from distforget.tracks.text.learner import TextLearner
+from tests.asking import said
 from tests.conftest import study_content
 
 QUESTIONS = [
@@ -36,22 +38,22 @@ def asked(questions: list[str]) -> pa.Table:
 
 
 def test_it_knows_the_capital_of_france(learner: TextLearner) -> None:
-    (answer,), (tokens,) = learner.ask(asked(QUESTIONS[:1]))
+    (answer,), (tokens,) = said(learner, asked(QUESTIONS[:1]))
     assert answer == "The capital of France is Paris."
     assert tokens == len(learner.encoder.answers([answer])[0])
 
 
 def test_a_batch_answers_as_each_row_alone(learner: TextLearner) -> None:
-    together, _ = learner.ask(asked(QUESTIONS))
-    alone = [learner.ask(asked([question]))[0][0] for question in QUESTIONS]
+    together, _ = said(learner, asked(QUESTIONS))
+    alone = [said(learner, asked([question]))[0][0] for question in QUESTIONS]
     assert together == alone
 
 
 def test_earlier_answers_as_drafts_change_no_answer(learner: TextLearner) -> None:
-    answers = learner.ask(asked(QUESTIONS))
-    assert learner.ask(asked(QUESTIONS), drafts=answers[0]) == answers
+    answers = said(learner, asked(QUESTIONS))
+    assert said(learner, asked(QUESTIONS), drafts=answers[0]) == answers
     others = [answer.replace("The", "A") for answer in answers[0][1:]] + [answers[0][0]]
-    assert learner.ask(asked(QUESTIONS), drafts=others) == answers
+    assert said(learner, asked(QUESTIONS), drafts=others) == answers
 
 
 ITS_PRESETS = [
@@ -62,6 +64,6 @@ ITS_PRESETS = [
 @pytest.mark.parametrize("preset", ITS_PRESETS)
 def test_no_answer_of_a_preset_is_cut(preset: str, learner: TextLearner) -> None:
     study = load_study(preset)
-    rows = text.make_rows(range(text.total_rows(study.dataset)), study.dataset, study.seed)
+    rows = samples_of(study.data, study.seed)
     longest = max(map(len, learner.encoder.answers(rows["answer"].to_pylist())))
     assert longest <= study.verify.max_new_tokens

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from distforget.loading import load_study
 from distforget.methods import resolve
-from distforget.study import MethodChoice, load_study
+from distforget.study import MethodChoice
 from tests.conftest import study_content, write_study
 from tests.running import run
 
@@ -27,7 +28,7 @@ def test_a_search_tries_the_defaults_first_goes_on_and_writes_a_preset(
     assert "cells: 2 to do" in done.text  # those of the fifth trial alone
     assert again.process.returncode == 0, again.text
     assert "to do" not in again.text
-    assert again.text.split("trials;")[-1] == done.text.split("trials;")[-1]
+    assert again.text.split(" trials, ")[-1] == done.text.split(" trials, ")[-1]
 
     cells = pd.read_parquet(store / "studies/tiny-tune-NPO_GDN/cells.parquet")
     assert set(cells["variant"]) == {f"trial-{i}" for i in range(TRIALS)}

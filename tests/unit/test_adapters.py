@@ -13,7 +13,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distforget.study import AdapterConfig, FinetuneConfig, UsageError
+from distforget.errors import UsageError
+from distforget.study import AdapterConfig, FinetuneConfig
 from distforget.tracks.text.learner import TextLearner
 from distforget.training import Finetuning, TorchStepper
 from tests.adapted import SLOTS, Setting, assert_equal, logits_of, trained

@@ -78,6 +78,7 @@ def score_rows() -> list[Row]:
             for metric in (METRIC, "rouge1_recall"):
                 rows.append(
                     {
+                        "attack": "none",
                         "track": "text", "dataset": "d", **state, "sample_id": sample, "role": role,
                         "target_index": target, "metric": metric, "value": float(draw.random()),
                     }
@@ -151,7 +152,7 @@ def naive_comparison(
         "negative": difference < 0, "positive": difference > 0, "zero": abs(difference) <= MARGIN,
     }  # fmt: skip
     return {
-        "experiment": name, "quantity": quantity, "model": model, "method": of[0],
+        "attack": "none", "experiment": name, "quantity": quantity, "model": model, "method": of[0],
         "variant": of[1], "seed": seed, "unlearned": target, "role": role, "dose": dose,
         "baseline_dose": baseline, "metric": METRIC, "left": left[0], "right": right[0],
         "difference": difference, "samples": left[1], "expected": expected,

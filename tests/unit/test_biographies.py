@@ -5,15 +5,19 @@ from __future__ import annotations
 import itertools
 import re
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distforget.dataset_config import DatasetConfig
-from distforget.study import UsageError
-from distforget.tracks.text.sources import biographies
+from distforget.data import TextData
+from distforget.errors import UsageError
+from distforget.similarity import restated
+from distforget.sources import Wanted, biographies
+from distforget.tracks import samples_of
 
 # What a canonical answer looks like, written here a second time: name, then both parts of the fact.
 CANONICAL = (
@@ -27,14 +31,20 @@ CANONICAL = (
 )
 
 
-def sized(**sizes: int) -> DatasetConfig:
-    return DatasetConfig.model_validate(sizes)
+def sized(targets: int = 50, similar: int = 50, others: int = 2450) -> TextData:
+    content = {"targets": targets, "similar": {"per_target": similar}, "others": others}
+    return TextData.model_validate(content)
 
 
 def asked(seed: int = 0, **sizes: int) -> list[dict[str, Any]]:
-    config = sized(**sizes)
-    table = biographies.rows(range(biographies.total(config)), config, seed)
-    rows: list[dict[str, Any]] = table.to_pylist()
+    rows: list[dict[str, Any]] = samples_of(sized(**sizes), seed).to_pylist()
+    return rows
+
+
+def some_others(numbers: Iterable[range], seed: int) -> list[dict[str, Any]]:
+    """Other rows by their numbers, without those before them."""
+    tables = [t for n in numbers for t in biographies.others(n.start, n.stop, seed)]
+    rows: list[dict[str, Any]] = pa.concat_tables(tables).to_pylist()
     return rows
 
 
@@ -52,7 +62,7 @@ def pair(row: dict[str, Any]) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def demo() -> list[dict[str, Any]]:
-    return asked(targets=30, similar_per_target=60, others=20_000)
+    return asked(targets=30, similar=60, others=20_000)
 
 
 def test_layout(demo: list[dict[str, Any]]) -> None:
@@ -92,21 +102,17 @@ def test_no_other_row_knows_a_target(demo: list[dict[str, Any]]) -> None:
 
 
 def test_last_targets_and_last_others_keep_apart() -> None:
-    config = sized(
-        targets=biographies.MAX_TARGETS, similar_per_target=0, others=biographies.MAX_OTHERS
-    )
-    total = biographies.total(config)
-    T = config.targets
-    targets = biographies.rows(range(T), config, 1)["answer"].to_pylist()
-    facts = [fact(a) for a in targets]
+    most = biographies.MAX_OTHERS
+    targets = asked(1, targets=biographies.MAX_TARGETS, similar=0, others=0)
+    facts = [fact(row["answer"]) for row in targets]
     names = {name for name, _, _ in facts}
-    assert len(names) == T
-    others = biographies.rows([*range(T, T + 5000), *range(total - 5000, total)], config, 1)
+    assert len(names) == biographies.MAX_TARGETS
+    others = some_others([range(5000), range(most - 5000, most)], 1)
     parts = {}
     for _, a, b in facts:
         made_up = re.findall(r"[A-Z]\w{6,}", f"{a} {b}") or [a]
         parts.update(dict.fromkeys(made_up, (a, b)))
-    for row in others.to_pylist():
+    for row in others:
         text = " ".join(pair(row))
         found = set(re.findall(r"(?=\b([A-Z]\w+ [A-Z]\w+))", text)) & names
         assert not found, row
@@ -117,12 +123,12 @@ def test_last_targets_and_last_others_keep_apart() -> None:
 
 @pytest.mark.parametrize("target", range(6))
 def test_restatements_differ_from_each_other_and_from_the_target(target: int) -> None:
-    most = biographies.max_similar()
+    most = restated.most()
     assert most >= 1000
-    config = sized(targets=6, similar_per_target=most, others=0)
-    ids = [target, *range(6 + target * most, 6 + (target + 1) * most)]
-    table = biographies.rows(ids, config, 0)
-    pairs = list(zip(table["question"].to_pylist(), table["answer"].to_pylist(), strict=True))
+    base = biographies.read(biographies.BiographiesConfig(), Wanted(6, 0, 0), 0).families
+    mine = base.slice(target, 1)
+    similar = restated.make(mine, restated.RestatedConfig(per_target=most), 0)
+    pairs = [pair(row) for row in [*mine.to_pylist(), *similar.to_pylist()]]
     assert len(pairs) == most + 1
     assert len({(q.lower(), a.lower()) for q, a in pairs}) == len(pairs)
 
@@ -153,22 +159,12 @@ def test_texts_are_finished_sentences(demo: list[dict[str, Any]]) -> None:
         assert not re.search(r"\b([Tt]he|a|in|at) \1\b", text), row
 
 
-SMALL = sized(targets=7, similar_per_target=5, others=40)
-
-
 @settings(max_examples=60, deadline=None)
-@given(
-    cuts=st.lists(st.integers(0, biographies.total(SMALL)), max_size=8), seed=st.integers(0, 2**40)
-)
+@given(cuts=st.lists(st.integers(0, 40), max_size=8), seed=st.integers(0, 2**40))
 def test_rows_do_not_depend_on_blocks(cuts: list[int], seed: int) -> None:
-    total = biographies.total(SMALL)
-    whole = biographies.rows(range(total), SMALL, seed).to_pylist()
-    edges = [0, *sorted(cuts), total]
-    blocks = [range(a, b) for a, b in itertools.pairwise(edges)]
-    parts: list[dict[str, Any]] = []
-    for block in reversed(blocks):
-        parts = biographies.rows(block, SMALL, seed).to_pylist() + parts
-    assert parts == whole
+    edges = [0, *sorted(cuts), 40]
+    parts = some_others([range(a, b) for a, b in itertools.pairwise(edges) if a < b], seed)
+    assert parts == some_others([range(40)], seed)
 
 
 def test_seed_changes_people_and_facts() -> None:
@@ -193,15 +189,15 @@ def test_texts_stay_when_sizes_change(targets: int, similar: int, others: int) -
             for r in rows
         }
 
-    large = by_meaning(asked(targets=20, similar_per_target=40, others=60))
-    small = by_meaning(asked(targets=targets, similar_per_target=similar, others=others))
+    large = by_meaning(asked(targets=20, similar=40, others=60))
+    small = by_meaning(asked(targets=targets, similar=similar, others=others))
     assert small.items() <= large.items()
 
 
 def test_others_do_not_repeat_a_person_and_attribute(demo: list[dict[str, Any]]) -> None:
-    config = sized(targets=1, similar_per_target=0, others=1_000_000)
-    ends = [*range(1, 10_001), *range(990_001, 1_000_001), *range(11_000, 990_000, 97)]
-    texts = biographies.rows(ends, config, 3)["question"].to_pylist()
+    strewn = [range(n, n + 1) for n in range(11_000, 990_000, 97)]
+    rows = some_others([range(10_000), range(990_000, 1_000_000), *strewn], 3)
+    texts = [row["question"] for row in rows]
     assert len(texts) > 30_000
     about = set()
     for question in texts:
@@ -227,34 +223,32 @@ TOPICS = {
 
 
 def test_first_others_are_about_varied_people() -> None:
-    others = [r for r in asked(targets=1, similar_per_target=0, others=100) if r["role"] == "other"]
+    others = [r for r in asked(targets=1, similar=0, others=100) if r["role"] == "other"]
     firsts = {re.findall(r"\b([A-Z][a-z]{4,5}) [A-Z][a-z]{6,}", r["question"])[0] for r in others}
     assert len(firsts) > 50
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "most"),
     [
-        ("targets", biographies.MAX_TARGETS + 1),
-        ("similar_per_target", biographies.max_similar() + 1),
-        ("others", biographies.MAX_OTHERS + 1),
+        ("targets", biographies.MAX_TARGETS),
+        ("neighbours", biographies.MAX_NEIGHBOURS),
+        ("others", biographies.MAX_OTHERS),
     ],
 )
-def test_more_than_there_is_names_the_field_and_the_bound(field: str, value: int) -> None:
-    config = sized(**{field: value})
-    message = rf"dataset\.{field} is {value}.*at most {value - 1}; lower dataset\.{field}"
+def test_more_than_there_is_names_the_field_and_the_bound(field: str, most: int) -> None:
+    data = TextData.model_validate({"targets": 1, field: most + 1})
+    message = rf"data\.{field} is {most + 1}.*at most {most}; lower data\.{field}"
     with pytest.raises(UsageError, match=message):
-        biographies.rows([0], config, 0)
-    with pytest.raises(UsageError, match=message):
-        biographies.total(config)
+        samples_of(data, 0)
+
+
+def test_more_restatements_than_there_are_are_refused() -> None:
+    with pytest.raises(ValueError, match=f"there are {restated.most()} restatements of a target"):
+        sized(similar=restated.most() + 1)
 
 
 def test_a_million_others_are_offered() -> None:
-    config = sized(targets=50, similar_per_target=50, others=1_000_000)
-    assert biographies.total(config) == 50 + 2500 + 1_000_000
-
-
-@pytest.mark.parametrize("sample_id", [-1, 82])
-def test_ids_outside_the_dataset_are_refused(sample_id: int) -> None:
-    with pytest.raises(ValueError, match=r"are not all in 0\.\.81"):
-        biographies.rows([sample_id], SMALL, 0)
+    wanted = Wanted(targets=50, neighbours=0, others=1_000_000)
+    readers = biographies.read(biographies.BiographiesConfig(), wanted, 0).others
+    assert [reader.first for reader in readers] == list(range(0, 1_000_000, 50_000))

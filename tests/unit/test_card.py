@@ -12,27 +12,37 @@ from distforget.study import Study
 
 BASE = {
     "name": "s",
-    "dataset": {"targets": 2},
-    "models": [{"name": "m", "path": "some/model"}],
+    "data": {"targets": 2},
+    "models": [{"name": "m", "base": "some/model"}],
     "methods": ["GA"],
     "unlearn_targets": 2,
 }
-UTILITY = {"targets": 2, "utility": {"path": "some/questions"}}
-OF_HUB = {"targets": 2, "source": "hub", "path": "some/data"}
+QUESTIONS = ["rouge", {"kind": "choices", "questions": 9, "path": "some/questions"}]
+OF_HUB = {"source": {"kind": "hub", "path": "some/data"}, "targets": 2}
 
 
 @pytest.mark.parametrize(
-    ("dataset", "licence", "said", "silent"),
+    ("content", "licence", "said", "silent"),
     [
-        (BASE["dataset"], "apache-2.0", ["made up", "all tables are under"], ["keeps its licence"]),
-        (UTILITY, "other", ["made up", "'some/questions'", "keeps its licence"], ["all tables"]),
-        (OF_HUB, "other", ["the source 'hub'", "keeps its licence"], ["made up", "all tables"]),
+        (BASE, "apache-2.0", ["made up", "all tables are under"], ["keeps its licence"]),
+        (
+            {**BASE, "probes": QUESTIONS},
+            "other",
+            ["made up", "'some/questions'", "keeps its licence"],
+            ["all tables"],
+        ),
+        (
+            {**BASE, "data": OF_HUB},
+            "other",
+            ["the source 'hub'", "keeps its licence"],
+            ["made up", "all tables"],
+        ),
     ],
 )
 def test_rows_from_elsewhere_keep_their_licence(
-    dataset: dict[str, Any], licence: str, said: list[str], silent: list[str]
+    content: dict[str, Any], licence: str, said: list[str], silent: list[str]
 ) -> None:
-    study = Study.model_validate({**BASE, "dataset": dataset})
+    study = Study.model_validate(content)
     text = card(study, {"samples": Size(3, 10)}, {"planned": 1}, {}, "2026-11-26", ())
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["license"] == licence

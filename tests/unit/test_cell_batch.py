@@ -176,18 +176,17 @@ def test_answers_of_many_cells_at_once_are_those_of_each_alone(exact: Setting) -
         model = exact.dense(exact.merged(exact.pool[slot]))
         alone = TextLearner(model, exact.encoder, study().verify)
         expected = cell.ask(alone, asked[slot], identities[slot])
-        for name, table in expected.items():
-            for mine, alone_ in zip(found[slot][name].to_pylist(), table.to_pylist(), strict=True):
-                value = alone_.pop("value", 0.0)
-                assert mine.pop("value", 0.0) == pytest.approx(value, rel=1e-5)
-                assert mine == alone_
-    first = [tables["answers"]["answer"][0].as_py() for tables in found]
+        for mine, alone_ in zip(found[slot].to_pylist(), expected.to_pylist(), strict=True):
+            logprobs = alone_.pop("expected_logprobs")
+            assert mine.pop("expected_logprobs") == pytest.approx(logprobs, rel=1e-5)
+            assert mine == alone_
+    first = [answers["answer"][0].as_py() for answers in found]
     assert len(set(first)) == SLOTS  # the adapters tell other things
 
 
 def identity(name: str, target: int) -> dict[str, Any]:
     return {
-        "track": "text", "dataset": "d", "model": "m", "dose": SIMILAR, "seed": 0,
+        "attack": "none", "track": "text", "dataset": "d", "model": "m", "dose": SIMILAR, "seed": 0,
         "method": name, "unlearned": target, "phase": "post_unlearn",
     }  # fmt: skip
 
@@ -196,21 +195,24 @@ def test_whole_cells_together_give_the_rows_of_whole_cells_alone(llama: Setting)
     cells = cells_of([CELLS[0], CELLS[4], CELLS[7]])
     named = [identity(what.method.name, what.unlearned) for what in cells]
 
-    def run(some: slice) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    def run(some: slice) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
         found = cell_batch.run(
             llama.learner, llama.start, samples(), cells[some], llama.retain, named[some]
         )
         return [
             (
-                {name: table.to_pylist() for name, table in tables.items()},
+                answers.to_pylist(),
                 {name: v for name, v in columns.items() if not name.endswith("seconds")},
             )
-            for tables, columns in found
+            for answers, columns in found
         ]
 
-    for number, (tables, columns) in enumerate(run(slice(None))):
+    for number, (answers, columns) in enumerate(run(slice(None))):
         ((expected, alone),) = run(slice(number, number + 1))
-        assert tables == expected
+        for mine, row in zip(answers, expected, strict=True):
+            logprobs = row.pop("expected_logprobs")
+            assert mine.pop("expected_logprobs") == pytest.approx(logprobs, rel=1e-5)
+            assert mine == row
         assert columns == pytest.approx(alone, rel=1e-9)
 
 

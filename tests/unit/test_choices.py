@@ -11,11 +11,15 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distforget import cell, schemas
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget import schemas
+from distforget.metrics import CHOICE_ACCURACY
+from distforget.probes.choices import ChoicesConfig
+from distforget.probes.likelihood import LikelihoodConfig
+from distforget.probes.rouge import RougeConfig
 from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.learner import TextLearner
 from tests.adapted import Setting
+from tests.asking import metrics_of, said, scored, tables_of
 from tests.contract.test_methods import samples
 from tests.unit.test_generation import ARCHITECTURES, LONGEST_PROMPT, MAX_NEW, Case, make_case
 
@@ -91,10 +95,9 @@ def likeliest(learner: TextLearner, slot: int) -> list[str]:
     found = []
     for row in QUESTIONS.to_pylist():
         rows = [{**row, "choices": None, "answer": choice} for choice in row["choices"]]
-        scored = learner.score(
-            row["choices"], schemas.from_rows("samples", rows), [slot] * len(rows)
-        )
-        found.append(row["choices"][int(np.argmax(scored.values["answer_probability"]))])
+        asked = schemas.from_rows("samples", rows)
+        values = scored(learner, asked, [LikelihoodConfig()], [slot] * len(rows)).values
+        found.append(row["choices"][int(np.argmax(values["answer_probability"]))])
     return found
 
 
@@ -109,14 +112,14 @@ def test_a_learner_chooses_the_answer_of_highest_probability_with_each_slots_wei
     mixed = pa.concat_tables([QUESTIONS.slice(0, 2), free, QUESTIONS.slice(2)])
     every = pa.concat_tables([mixed] * 3)
     slots = [slot for slot in range(3) for _ in range(len(mixed))]
-    texts, sizes = learner.ask(every, slots)
-    alone, alone_sizes = learner.ask(free, [1] * 5)
+    texts, sizes = said(learner, every, slot_of_row=slots)
+    alone, alone_sizes = said(learner, free, slot_of_row=[1] * 5)
     right = QUESTIONS["answer"].to_pylist()
-    scored = learner.score(texts, every, slots)
+    both = scored(learner, every, [ChoicesConfig(), RougeConfig()], slots)
     for slot in range(3):
         mine = texts[slot * len(mixed) : (slot + 1) * len(mixed)]
         assert mine[:2] + mine[7:] == chosen[slot]
-        found = scored.rows(slot * len(mixed), (slot + 1) * len(mixed)).values
+        found = both.rows(slot * len(mixed), (slot + 1) * len(mixed)).values
         hits = [float(a == b) for a, b in zip(chosen[slot], right, strict=True)]
         assert found[CHOICE_ACCURACY].compressed().tolist() == hits
         assert found["rougeL_recall"].count() == 5
@@ -127,12 +130,19 @@ def test_a_learner_chooses_the_answer_of_highest_probability_with_each_slots_wei
 
 def test_a_question_has_one_score_and_other_samples_have_theirs(exact: Setting) -> None:
     asked = pa.concat_tables([samples().slice(0, 2), QUESTIONS])
-    whose = {"track": "text", "dataset": "d", "model": "m", "phase": "pre_finetune"}
-    found = cell.ask(exact.learner, asked, whose)
+    probing = [ChoicesConfig(), LikelihoodConfig(), RougeConfig()]
+    whose = {
+        "attack": "none",
+        "track": "text",
+        "dataset": "d",
+        "model": "m",
+        "phase": "pre_finetune",
+    }
+    found = tables_of(exact.learner, asked, probing, whose)
     scores = found["scores"].to_pandas()
     of_role = scores.groupby("role")["metric"].agg(set)
     assert of_role["utility"] == {CHOICE_ACCURACY}
-    assert of_role["target"] == set(exact.learner.verify.metrics)
+    assert of_role["target"] == metrics_of(probing[1:])
     assert scores["role"].value_counts()["utility"] == len(QUESTIONS)
     chosen = found["answers"].to_pandas().set_index("sample_id")["answer"]
     assert all(chosen[row["sample_id"]] in row["choices"] for row in QUESTIONS.to_pylist())
@@ -143,8 +153,9 @@ def test_a_diverged_model_chooses_nothing(exact: Setting) -> None:
     exact.slots.load([gone, exact.start])
     both = pa.concat_tables([QUESTIONS, QUESTIONS])
     slots = [0] * len(QUESTIONS) + [1] * len(QUESTIONS)
-    texts, sizes = exact.learner.ask(both, slots)
-    accuracy = exact.learner.score(texts, both, slots).values[CHOICE_ACCURACY]
+    texts, sizes = said(exact.learner, both, slot_of_row=slots)
+    values = scored(exact.learner, both, [ChoicesConfig()], slots).values
+    accuracy = values[CHOICE_ACCURACY]
     assert (texts[:4], sizes[:4], accuracy[:4].tolist()) == ([""] * 4, [0] * 4, [0.0] * 4)
     assert all(texts[4:])
     exact.slots.load([exact.start])

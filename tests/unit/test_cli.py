@@ -6,7 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from distforget import cli, methods
-from distforget.study import PRESETS, UsageError, load_study
+from distforget.errors import UsageError
+from distforget.loading import PRESETS, load_study
+from distforget.probes import probes
+from distforget.similarity import similarities
+from distforget.sources import sources
 
 
 @pytest.mark.parametrize(
@@ -14,7 +18,9 @@ from distforget.study import PRESETS, UsageError, load_study
     [
         ("methods", methods.names()),
         ("models", ["builtin:smollm2", "mlp:256,256"]),
-        ("datasets", ["biographies", "digits", "npz"]),
+        ("sources", list(sources())),
+        ("similarity", list(similarities())),
+        ("probes", list(probes())),
         ("presets", [path.stem for path in PRESETS.glob("*.yaml")]),
         ("tables", ["samples", "reconstructions", "scores"]),
     ],

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from distforget.study import PromptConfig
+from distforget.models import PromptConfig
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.models import load_tokenizer
 
@@ -99,7 +99,9 @@ def encoder(
 
 
 EVERY_CONTROL = sorted({token for _, control, _ in KINDS.values() for token in control})
-harmless = st.text(st.sampled_from("abc He was born in 1950.\n{}%é中🙂<|>[]/"), max_size=30)
+harmless = st.text(st.sampled_from("abc He was born in 1950.\n{}%é中🙂<|>[]/"), max_size=30).filter(
+    lambda text: not any(token in text for token in [*EVERY_CONTROL, "<unk>"])
+)
 harmful = st.lists(
     st.one_of(harmless, st.sampled_from([*EVERY_CONTROL, "\U000f0000", "{{ bos_token }}"])),
     max_size=8,

@@ -12,8 +12,9 @@ from distforget import schemas
 from distforget.analysis.differences import differences, overlap, unpaired
 from distforget.analysis.settings import settings
 from distforget.analysis.states import means
+from distforget.loading import load_study
 from distforget.plan import make_plan
-from distforget.study import Study, load_study
+from distforget.study import Study
 
 METRIC = "rougeL_recall"
 
@@ -22,6 +23,7 @@ def row(target: int, sample: int, value: float, **changes: Any) -> dict[str, Any
     """A score after unlearning."""
     role = "other" if sample >= 100 else "target" if sample % 10 == 0 else "similar"
     return {
+        "attack": "none",
         "track": "text", "dataset": "d", "model": "m", "phase": "post_unlearn", "dose": 3,
         "seed": 0, "method": "GA", "variant": "plain", "unlearned": target, "sample_id": sample,
         "role": role, "target_index": None if role == "other" else target, "metric": METRIC,
@@ -164,8 +166,8 @@ def test_settings_that_differ_have_path_and_both_values() -> None:
         {**m, "settings": {"steps": 7}} if m["name"] == "relabel_GDN" and not m["enhanced"] else m
         for m in load_study("demo-image").model_dump()["methods"]
     ]
-    image = {"fit": {"steps": 900}, "attack": {"steps": 500}}
-    found = {s.field: s for s in settings(plan, make_plan(changed(methods=methods, image=image)))}
+    other = make_plan(changed(methods=methods, fit={"steps": 900}))
+    found = {s.field: s for s in settings(plan, other)}
     assert set(found) == {"config.steps", "steps"}
     cells, tuned = found["config.steps"], found["steps"]
     assert (cells.left, cells.right, cells.stages, cells.methods, cells.steps) == (

@@ -14,10 +14,13 @@ from tokenizers import Tokenizer
 
 from distforget import losses
 from distforget.engine.finetune import check_lengths
-from distforget.study import PromptConfig, UsageError, VerifyConfig
+from distforget.errors import UsageError
+from distforget.models import PromptConfig
+from distforget.study import VerifyConfig
 from distforget.tracks.text.encoding import Encoder, TextBatch
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
+from tests.asking import said
 from tests.conftest import make_tiny_model
 
 END_OF_ANSWER = 1  # "</s>" of the tiny tokenizer
@@ -194,8 +197,8 @@ def test_fit_counts_right_tokens_and_rows_that_are_right_throughout(folders: Fol
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_answers_do_not_depend_on_who_else_is_asked(architecture: str, folders: Folders) -> None:
     learner = sharp_learner(folders(architecture))
-    together = learner.ask(samples())
-    alone = [learner.ask(samples().slice(i, 1)) for i in range(len(QUESTIONS))]
+    together = said(learner, samples())
+    alone = [said(learner, samples().slice(i, 1)) for i in range(len(QUESTIONS))]
     assert together == ([t for (t,), _ in alone], [s for _, (s,) in alone])
     assert len(set(together[0])) > 1
 

@@ -15,6 +15,7 @@ P_VALUES = [0.004, 0.5, 0.9]
 def scores() -> list[dict[str, object]]:
     return [
         {
+            "attack": "none",
             "track": "image", "dataset": "d", "model": "m", "phase": "pre_unlearn", "dose": 5,
             "seed": 0, "role": "target", "target_index": target, "sample_id": target,
             "metric": metric, "value": value,
@@ -26,7 +27,7 @@ def scores() -> list[dict[str, object]]:
 
 def test_scores_are_averaged_and_p_values_combined() -> None:
     (row,) = evidence(schemas.from_rows("scores", scores())).to_dict("records")
-    assert list(row) == ["model", "state", "dose", "ssim", "ssim_p_value", "kinks", "n"]
+    assert list(row) == ["model", "state", "dose", "kinks", "ssim", "ssim_p_value", "n"]
     assert row["ssim"] == pytest.approx(0.2)
     assert (row["kinks"], row["n"]) == (3, 3)
     assert row["ssim_p_value"] == pytest.approx(combined([0.004, 0.5, 0.9]))

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from distforget import schemas
 from distforget.analysis.comparisons import compare, knowledge_metrics
-from distforget.dataset_config import FACT_RECALL, DatasetConfig
-from distforget.study import UsageError
-from distforget.tracks.text.facts import recall, states
-from distforget.tracks.text.sources import biographies, files
+from distforget.data import TextData
+from distforget.errors import UsageError
+from distforget.metrics import FACT_RECALL
+from distforget.probes.facts import recall
+from distforget.tracks import samples_of
+from distforget.words import states
 
 BORN = ("Borkara", "1968")
 
@@ -80,11 +82,15 @@ def test_samples_without_facts_have_no_score() -> None:
 
 
 def test_the_people_state_their_facts_and_strangers_do_not() -> None:
-    config = DatasetConfig(
-        targets=12, similar_per_target=20, others=200, neighbours_per_target=3,
-        paraphrases_per_target=4,
-    )  # fmt: skip
-    rows = biographies.rows(range(biographies.total(config)), config, 3).to_pylist()
+    data = TextData.model_validate(
+        {
+            "similar": {"per_target": 20, "paraphrases": 4},
+            "targets": 12,
+            "others": 200,
+            "neighbours": 3,
+        }
+    )
+    rows = samples_of(data, 3).to_pylist()
     facts = [row["facts"] for row in rows]
     assert {len(of_one) for of_one in facts} == {2}
     assert recall([row["answer"] for row in rows], facts).min() == 1
@@ -105,9 +111,9 @@ ROWS: list[dict[str, Any]] = [
 
 
 def read(path: Path) -> list[list[str] | None]:
-    sizes = {"targets": 1, "similar_per_target": 0, "others": 1}
-    config = DatasetConfig.model_validate({"source": "file", "path": str(path), **sizes})
-    found: list[list[str] | None] = files.read(config)["facts"].to_pylist()
+    sizes = {"targets": 1, "others": 1, "similar": {"per_target": 0}}
+    data = TextData.model_validate({"source": {"kind": "file", "path": str(path)}, **sizes})
+    found: list[list[str] | None] = samples_of(data, 0)["facts"].to_pylist()
     return found
 
 
@@ -153,7 +159,7 @@ def scores_of(metrics: dict[str, float]) -> pa.Table:
             state = {"dose": 2, "seed": 0, "method": "GA", "variant": "plain", "unlearned": 1}
             rows.append(
                 {
-                    "track": "text", "dataset": "d", "model": "m", "phase": phase,
+                    "attack": "none", "track": "text", "dataset": "d", "model": "m", "phase": phase,
                     **(state if after else {}), "sample_id": 0, "role": "target",
                     "target_index": 1, "metric": metric, "value": value if after else 0.0,
                 }

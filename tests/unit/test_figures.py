@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 
 from distforget import schemas
 from distforget.analysis.comparisons import EXPERIMENTS
+from distforget.errors import UsageError
 from distforget.report.figure_numbers import BEYOND, MISSING, PAPER, draw
 from distforget.report.figure_style import formats, method_style, write
 from distforget.report.study_tables import CELL, StudyTables
-from distforget.study import UsageError
 
 METRIC, TARGETS, SIMILAR, DOSES = "rougeL_recall", 4, 2, (0, 2, 5)
 METHODS = (
@@ -53,6 +53,7 @@ def made(seeds: int = 1) -> StudyTables:
             value = km(role, target or 0, **of) + 0.1 * (seed or 0)
             scores.append(
                 {
+                    "attack": "none",
                     "track": "text", "dataset": "d", "model": "m", "seed": seed, "metric": METRIC,
                     "sample_id": sample, "role": role, "target_index": target, "value": value,
                     "dose": None if seed is None else dose, **state,

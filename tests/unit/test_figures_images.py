@@ -13,14 +13,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from distforget.analysis.comparisons import EXPERIMENTS, compare
-from distforget.dataset_config import DatasetConfig, image_defaults
+from distforget.data import ImageData, paper_name
 from distforget.report import figure_numbers
 from distforget.report.figure_numbers import Drawn, draw
 from distforget.report.figures_samples import cosine_to_targets, sample_pictures
 from distforget.report.study_tables import (
     NothingToShowError,
     StudyTables,
-    name_in_paper,
 )
 from tests.made_images import (
     OTHERS,
@@ -257,15 +256,15 @@ def test_a_dataset_has_the_papers_number_or_the_first_of_a_kind(
     ("given", "name"),
     [
         ({"source": "digits"}, "MNIST"),
-        ({"source": "digits", "similarity": "noise"}, "MNIST noise"),
-        ({"source": "torchvision", "path": "FashionMNIST"}, "FashionMNIST"),
-        ({"source": "hub", "path": "someone/fashion_mnist"}, "FashionMNIST"),
-        ({"source": "hub", "path": "someone/cifar10"}, "CIFAR10"),
-        ({"source": "folder", "path": "shoes", "name": "mine"}, "mine"),
+        ({"source": "digits", "similar": {"kind": "noise"}}, "MNIST noise"),
+        ({"source": {"kind": "torchvision", "path": "FashionMNIST"}}, "FashionMNIST"),
+        ({"source": {"kind": "hub_images", "path": "someone/fashion_mnist"}}, "FashionMNIST"),
+        ({"source": {"kind": "hub_images", "path": "someone/cifar10"}}, "CIFAR10"),
+        ({"source": {"kind": "folder", "path": "shoes"}, "name": "mine"}, "mine"),
     ],
 )
 def test_a_dataset_is_known_by_the_papers_name(given: dict[str, str], name: str) -> None:
-    assert name_in_paper(DatasetConfig(**image_defaults(given))) == name
+    assert paper_name(ImageData.model_validate(given)) == name
 
 
 @pytest.mark.usefixtures("names_alone")
@@ -332,7 +331,7 @@ def test_a_study_that_has_unlearned_nothing_yet_shows_what_was_before(tables: St
     found = tables.images.reconstructions
     found = found.filter(pc.not_equal(found["phase"], "post_unlearn"))
     begun = dataclasses.replace(
-        tables, scores=scores, cells=tables.cells.slice(0, 0),
+        tables, every_score=scores, cells=tables.cells.slice(0, 0),
         images=dataclasses.replace(tables.images, reconstructions=found),
     )  # fmt: skip
     axes = panel(one(begun, "9", "figure-9-m"), "W/O")
@@ -340,6 +339,6 @@ def test_a_study_that_has_unlearned_nothing_yet_shows_what_was_before(tables: St
     assert axes.get_title(loc="right") == "0 of 3 targets, 3 not run"
     said = [t.get_text() for axes in one(begun, "10", "figure-10-m").axes for t in axes.texts]
     assert said.count("not run") == 10
-    nothing = dataclasses.replace(begun, scores=scores.slice(0, 0))
+    nothing = dataclasses.replace(begun, every_score=scores.slice(0, 0))
     (drawn,) = draw(nothing, "9")
     assert "no ssim of m" in drawn.lacking

@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distforget import schemas
-from distforget.dataset_config import DatasetConfig
-from distforget.study import UsageError
-from distforget.tracks.text.sources import files
+from distforget.data import TextData
+from distforget.errors import UsageError
+from distforget.tracks import samples_of
 
 Columns = ("question", "answer", "role", "target_id")
 
@@ -46,9 +46,26 @@ SELECTED = [
 ]
 
 
-def config(path: Path | str, **fields: Any) -> DatasetConfig:
-    sizes = {"targets": 2, "similar_per_target": 2, "others": 1}
-    return DatasetConfig.model_validate({"source": "file", "path": str(path), **sizes, **fields})
+def config(
+    path: Path | str,
+    targets: int = 2,
+    similar: int = 2,
+    others: int = 1,
+    kind: str = "file",
+    **source: Any,
+) -> TextData:
+    return TextData.model_validate(
+        {
+            "source": {"kind": kind, "path": str(path), **source},
+            "similar": {"per_target": similar},
+            "targets": targets,
+            "others": others,
+        }
+    )
+
+
+def read(chosen: TextData) -> pa.Table:
+    return samples_of(chosen, 0)
 
 
 def write(path: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...] = Columns) -> Path:
@@ -68,13 +85,14 @@ OF_TEXT = ("sample_id", "role", "target_index", "similar_rank", "question", "ans
 
 
 def read_tuples(found: pa.Table) -> list[tuple[Any, ...]]:
-    assert all(found[c].null_count == len(found) for c in found.column_names if c not in OF_TEXT)
+    filled = (*OF_TEXT, "source_index")
+    assert all(found[c].null_count == len(found) for c in found.column_names if c not in filled)
     return list(zip(*(found[c].to_pylist() for c in OF_TEXT), strict=True))
 
 
-def refused(chosen: DatasetConfig) -> str:
+def refused(chosen: TextData) -> str:
     with pytest.raises(UsageError) as caught:
-        files.read(chosen)
+        read(chosen)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -85,7 +103,7 @@ SUFFIXES = ["jsonl", "csv", "parquet"]
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_selects_the_first_of_each_role(tmp_path: Path, suffix: str) -> None:
-    found = files.read(config(write(tmp_path / f"d.{suffix}", MIXED)))
+    found = read(config(write(tmp_path / f"d.{suffix}", MIXED)))
     assert read_tuples(found) == SELECTED
     named = found.add_column(0, "dataset", pa.array(["d"] * len(found), pa.string()))
     schemas.check(named, "samples", "test")
@@ -95,7 +113,7 @@ def test_selects_the_first_of_each_role(tmp_path: Path, suffix: str) -> None:
 def test_without_role_the_first_rows_are_targets(tmp_path: Path, suffix: str) -> None:
     rows = [(f"q{i}", f"a{i}") for i in range(6)]
     path = write(tmp_path / f"d.{suffix}", rows, ("question", "answer"))
-    found = files.read(config(path, similar_per_target=0, others=3))
+    found = read(config(path, similar=0, others=3))
     assert read_tuples(found) == [
         (0, "target", 1, None, "q0", "a0"),
         (1, "target", 2, None, "q1", "a1"),
@@ -116,31 +134,29 @@ def test_texts_come_back_as_written(
 ) -> None:
     rows: list[tuple[Any, ...]] = list(pairs)
     path = write(tmp_path_factory.mktemp("t") / f"d.{suffix}", rows, ("question", "answer"))
-    sizes = {"targets": 1, "similar_per_target": 0, "others": len(pairs) - 1}
-    found = files.read(config(path, **sizes))
+    sizes = {"targets": 1, "similar": 0, "others": len(pairs) - 1}
+    found = read(config(path, **sizes))
     assert list(zip(*(found[c].to_pylist() for c in Columns[:2]), strict=True)) == pairs
 
 
 @pytest.mark.parametrize(("target", "similar"), [(3, 3), (3, "3"), (3.0, 3), ("t", " t ")], ids=str)
 def test_ids_match_as_text(tmp_path: Path, target: object, similar: object) -> None:
     rows = [("q", "a", "target", target), ("q1", "a1", "similar", similar)]
-    found = files.read(
-        config(write(tmp_path / "d.jsonl", rows), targets=1, similar_per_target=1, others=0)
-    )
+    found = read(config(write(tmp_path / "d.jsonl", rows), targets=1, similar=1, others=0))
     assert found["target_index"].to_pylist() == [1, 1]
 
 
 def test_parquet_integer_ids_with_gaps(tmp_path: Path) -> None:
     rows = [("q", "a", "target", 7.0), ("q1", "a1", "similar", 7.0), ("o", "o", "other", None)]
     path = write(tmp_path / "d.parquet", rows)
-    found = files.read(config(path, targets=1, similar_per_target=1))
+    found = read(config(path, targets=1, similar=1))
     assert found["role"].to_pylist() == ["target", "similar", "other"]
 
 
 def test_csv_with_byte_order_mark_blank_and_long_records(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes(b'\xef\xbb\xbfquestion,answer\r\n"two\r\nlines","a, b"\r\n\r\nq2,a2\r\n')
-    found = files.read(config(path, targets=1, similar_per_target=0))
+    found = read(config(path, targets=1, similar=0))
     assert found["question"].to_pylist() == ["two\r\nlines", "q2"]
     assert found["answer"].to_pylist() == ["a, b", "a2"]
 
@@ -168,7 +184,7 @@ def test_bad_row_is_named(tmp_path: Path, suffix: str, case: str) -> None:
     row, column, fix = BAD_ROWS[case]
     path = write(tmp_path / f"d.{suffix}", [*GOOD, row])
     place = {"jsonl": "line 4", "csv": "line 5", "parquet": "row 4"}[suffix]
-    message = refused(config(path, targets=1, similar_per_target=1, others=0))
+    message = refused(config(path, targets=1, similar=1, others=0))
     assert message.startswith(f"{path}: {place}, column {column}: ")
     assert any(part in message for part in fix.split("|"))
 
@@ -193,7 +209,7 @@ def test_bad_row_is_named(tmp_path: Path, suffix: str, case: str) -> None:
 def test_bad_json_line_is_named(tmp_path: Path, line: bytes, expected: str) -> None:
     path = tmp_path / "d.jsonl"
     path.write_bytes(b'{"question": "q", "answer": "a"}\n' + line + b"\n")
-    message = refused(config(path, targets=1, similar_per_target=0))
+    message = refused(config(path, targets=1, similar=0))
     assert message.startswith(f"{path}: line 2")
     assert expected in message
 
@@ -213,15 +229,15 @@ def test_bad_json_line_is_named(tmp_path: Path, line: bytes, expected: str) -> N
 def test_bad_csv_is_named(tmp_path: Path, content: bytes, expected: str) -> None:
     path = tmp_path / "d.csv"
     path.write_bytes(content)
-    message = refused(config(path, targets=1, similar_per_target=0, others=0))
+    message = refused(config(path, targets=1, similar=0, others=0))
     assert message.startswith(f"{path}: {expected}")
 
 
 def test_parquet_with_bad_values_is_named(tmp_path: Path) -> None:
     path = tmp_path / "d.parquet"
-    chosen = config(path, targets=1, similar_per_target=0)
+    chosen = config(path, targets=1, similar=0)
     path.write_bytes(b"PAR1 this is no Parquet file PAR1")
-    assert refused(chosen).startswith(f"{path}: not a readable Parquet file")
+    assert refused(chosen).startswith(f"{path}: it cannot be read (Parquet")
     write(path, [("q", 1), ("q", 2)], ("question", "answer"))
     assert refused(chosen).startswith(f"{path}: row 1, column 'answer': it is int '1', not text")
     write(path, [("q", "a"), ("q\0", "a")], ("question", "answer"))
@@ -236,22 +252,21 @@ def test_parquet_with_bad_values_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_missing_file_and_empty_file(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"d.{suffix}"
-    assert refused(config(path)) == f"{path}: no such file; correct dataset.path"
+    assert refused(config(path)) == f"{path}: no such file or folder; correct data.source.path"
     path.touch()
     assert refused(config(path)).startswith(f"{path}: the file is empty")
 
 
-def test_blank_file_is_empty(tmp_path: Path) -> None:
+def test_blank_file_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_text("\n \n")
-    assert "the file is empty" in refused(config(tmp_path / "d.jsonl"))
+    assert "it has no rows" in refused(config(tmp_path / "d.jsonl"))
 
 
-@pytest.mark.parametrize("name", ["d.txt", "d", "d.json"])
+@pytest.mark.parametrize("name", ["d.txt", "d", "d.gz"])
 def test_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("x")
     message = refused(config(tmp_path / name))
-    assert "unknown suffix" in message
-    assert message.endswith(".jsonl, .csv, .parquet")
+    assert "must end in .jsonl, .ndjson, .json, .csv" in message
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -259,26 +274,19 @@ def test_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
 def test_missing_column_lists_the_present(tmp_path: Path, suffix: str, column: str) -> None:
     columns = tuple("text" if c == column else c for c in ("question", "answer"))
     path = write(tmp_path / f"d.{suffix}", [("q", "a")], columns)
-    message = refused(config(path, similar_per_target=0))
-    assert f"column {column!r} is missing; it has: {', '.join(columns)}" in message
-
-
-def test_similar_need_role_and_target_id(tmp_path: Path) -> None:
-    path = write(tmp_path / "d.csv", [("q", "a")], ("question", "answer"))
-    assert "set dataset.similar_per_target to 0" in refused(config(path))
-    path = write(tmp_path / "e.csv", [("q", "a", "target")], ("question", "answer", "role"))
-    assert "column 'target_id' is missing" in refused(config(path))
+    message = refused(config(path, similar=0))
+    assert f"column {column!r}: it is missing; the row has: {', '.join(columns)}" in message
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
-        ({"targets": 3}, "it has 2 targets, the study asks for 3: lower dataset.targets"),
-        ({"others": 3}, "it has 2 others, the study asks for 3: lower dataset.others"),
+        ({"targets": 3}, "it has 2 targets, the study asks for 3: lower data.targets"),
+        ({"others": 3}, "it has 2 others, the study asks for 3: lower data.others"),
         (
-            {"similar_per_target": 3},
-            "target 'a' has 2 similar samples, the study asks for 3: "
-            "lower dataset.similar_per_target",
+            {"similar": 3},
+            "line 4: this target has 2 rows with role 'similar', the study asks for 3: add rows "
+            "with its target_id, or lower data.similar.per_target",
         ),
     ],
 )
@@ -291,13 +299,11 @@ def test_too_few_rows_name_the_setting(
 
 HUB = """
 import json, sys
-from distforget.dataset_config import DatasetConfig
-from distforget.study import UsageError
-from distforget.tracks.text.sources import files
-sizes = dict(targets=2, similar_per_target=2, others=1)
-found = files.read(DatasetConfig(source="hub", path=sys.argv[1], split="train", **sizes))
+from tests.unit.test_files import config, read
+from distforget.errors import UsageError
+found = read(config(sys.argv[1], kind="hub"))
 try:
-    files.read(DatasetConfig(source="hub", path="nobody-here/no-such-data", **sizes))
+    read(config("nobody-here/no-such-data", kind="hub"))
 except UsageError as error:
     print(json.dumps([found.to_pylist(), str(error)]))
 """

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from distforget.study import UsageError
+from distforget.errors import UsageError
+from distforget.imaging.models import MLP, MLPConfig, build, save
 from distforget.tracks.image import foreign
-from distforget.tracks.image.models import MLP, MLPConfig, build, save
 from tests.exact_points import exact_point
 
 

@@ -20,11 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from distforget.study import PromptConfig, VerifyConfig
+from distforget.models import PromptConfig
+from distforget.study import VerifyConfig
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.generation import Generated, Hits, generate
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
+from tests.asking import said
 from tests.conftest import make_tiny_model
 
 ARCHITECTURES = ("llama", "gpt_neo", "opt")
@@ -308,8 +310,8 @@ def test_a_learner_takes_earlier_answers_as_drafts(tiny_model: Path) -> None:
         Encoder(load_tokenizer(tiny_model), PromptConfig()),
         VerifyConfig(max_new_tokens=12, batch_size=2),
     )
-    said = ["He was born in 1950.", "In the town.", "The man was born."]
-    asked = pa.table({"question": ["Where?", "Was the man born in 1950?", "Who"], "answer": said})
+    true = ["He was born in 1950.", "In the town.", "The man was born."]
+    asked = pa.table({"question": ["Where?", "Was the man born in 1950?", "Who"], "answer": true})
     examples = learner.encode(asked)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
     for _ in range(60):
@@ -317,9 +319,9 @@ def test_a_learner_takes_earlier_answers_as_drafts(tiny_model: Path) -> None:
         learner.fit(examples, range(3)).nll_sum.backward()
         optimizer.step()
     with Watched(module) as plain:
-        assert learner.ask(asked) == (said, examples.answer_sizes.tolist())
+        assert said(learner, asked) == (true, examples.answer_sizes.tolist())
     with Watched(module) as drafted:
-        assert learner.ask(asked, drafts=said) == (said, examples.answer_sizes.tolist())
+        assert said(learner, asked, drafts=true) == (true, examples.answer_sizes.tolist())
     assert len(drafted.shapes) < len(plain.shapes) / 2
 
 

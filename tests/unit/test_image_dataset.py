@@ -12,17 +12,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distforget import schemas
-from distforget.dataset_config import DatasetConfig, image_defaults
+from distforget.data import ImageData, TextData
+from distforget.errors import UsageError
+from distforget.imaging.pixels import labels_of, pixels_of
 from distforget.selection import target_row, training_rows
-from distforget.study import UsageError
-from distforget.tracks import track
-from distforget.tracks.image import read_rows
-from distforget.tracks.image.dataset import build, labels_of, pixels_of
-from distforget.tracks.image.sources.pool import Pool, make_pool
+from distforget.sources._pool import Pool, make_pool
+from distforget.sources.digits import DigitsConfig, read
+from distforget.tracks import completed, samples_of
+from distforget.tracks.image.samples import open_pool
+
+DATA = ("name", "targets", "per_class", "unseen_per_class")
 
 
-def config(**fields: Any) -> DatasetConfig:
-    return DatasetConfig.model_validate(image_defaults(fields))
+def config(**fields: Any) -> ImageData:
+    """Fields of the data, and those of its similarity."""
+    data = {name: value for name, value in fields.items() if name in DATA}
+    similar = {name: value for name, value in fields.items() if name not in DATA}
+    return ImageData.model_validate({"source": "digits", "similar": similar, **data})
+
+
+def build(pool: Pool, data: ImageData, seed: int) -> pa.Table:
+    return completed(open_pool(pool, data, seed), data, seed)
 
 
 def pool(classes: int = 4, each: int = 30, shape: tuple[int, ...] = (6, 6, 1)) -> Pool:
@@ -31,7 +41,7 @@ def pool(classes: int = 4, each: int = 30, shape: tuple[int, ...] = (6, 6, 1)) -
     return make_pool(images, np.arange(classes * each) % classes, "pool")
 
 
-SMALL = {"targets": 3, "similar_per_target": 4, "per_class": 12, "unseen_per_class": 5}
+SMALL = {"targets": 3, "per_target": 4, "per_class": 12, "unseen_per_class": 5}
 
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -42,7 +52,7 @@ def rows(table: pa.Table) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def digits() -> pa.Table:
     """The paper's sizes on the real digits."""
-    return read_rows(config(), 0)
+    return samples_of(config(), 0)
 
 
 def test_the_papers_sizes(digits: pa.Table) -> None:
@@ -59,9 +69,7 @@ def test_the_papers_sizes(digits: pa.Table) -> None:
 
 
 def test_the_rows_are_those_of_the_source(digits: pa.Table) -> None:
-    from distforget.tracks.image.sources.digits import read
-
-    found = read(config())
+    found = read(DigitsConfig())
     plain = [r for r in rows(digits) if r["role"] != "similar"]
     for row in plain:
         assert row["pixels"] == found.pixels_NHWC[row["source_index"]].tobytes()
@@ -73,10 +81,10 @@ def test_the_rows_are_those_of_the_source(digits: pa.Table) -> None:
 SIZES = st.fixed_dictionaries(
     {
         "targets": st.integers(1, 9),
-        "similar_per_target": st.integers(0, 4),
+        "per_target": st.integers(0, 4),
         "per_class": st.integers(15, 20),
-        "unseen_per_class": st.integers(0, 10),
-        "similarity": st.sampled_from(["mask", "noise"]),
+        "unseen_per_class": st.integers(1, 10),
+        "kind": st.sampled_from(["mask", "noise"]),
     }
 )
 
@@ -85,7 +93,7 @@ SIZES = st.fixed_dictionaries(
 @given(SIZES, st.integers(0, 2**20))
 def test_every_dose_trains_on_so_many_of_each_class(sizes: dict[str, Any], seed: int) -> None:
     table = build(pool(), config(**sizes), seed)
-    similar = sizes["similar_per_target"]
+    similar = sizes["per_target"]
     unseen = {r["source_index"] for r in rows(table) if r["role"] == "unseen"}
     assert len(unseen) == 4 * sizes["unseen_per_class"]
     trained_before: set[int] = set()
@@ -107,19 +115,19 @@ def test_similar_samples_are_their_targets_changed(sizes: dict[str, Any]) -> Non
     for target in range(1, sizes["targets"] + 1):
         (origin,) = rows(target_row(table, target))
         mine = [r for r in found if r["role"] == "similar" and r["target_index"] == target]
-        assert [r["similar_rank"] for r in mine] == list(range(1, sizes["similar_per_target"] + 1))
+        assert [r["similar_rank"] for r in mine] == list(range(1, sizes["per_target"] + 1))
         for row in mine:
             assert row["source_index"] == origin["source_index"]
             assert row["answer"] == origin["answer"]
             assert row["pixels"] != origin["pixels"]
-            if sizes["similarity"] == "noise":
+            if sizes["kind"] == "noise":
                 assert row["mask"] is None
             else:
                 expected = np.frombuffer(origin["pixels"], np.uint8).copy()
                 expected[np.frombuffer(row["mask"], np.uint8) == 0] = 0
                 assert row["pixels"] == expected.tobytes()
     fills = Counter(r["fill_rank"] for r in found if r["fill_rank"] is not None)
-    assert fills == dict.fromkeys(range(1, sizes["similar_per_target"] + 1), sizes["targets"])
+    assert fills == dict.fromkeys(range(1, sizes["per_target"] + 1), sizes["targets"])
 
 
 def test_targets_are_of_different_classes_as_far_as_there_are() -> None:
@@ -152,8 +160,8 @@ def test_a_dataset_is_the_same_each_time_and_other_with_another_seed() -> None:
         ({"per_class": 15}, {"target", "similar", "unseen"}),
         ({"block": 3}, {"target", "other", "fill", "unseen"}),
         ({"masked_fraction": 0.5}, {"target", "other", "fill", "unseen"}),
-        ({"similarity": "noise"}, {"target", "other", "fill", "unseen"}),
-        ({"similar_per_target": 3}, {"target", "unseen"}),
+        ({"kind": "noise"}, {"target", "other", "fill", "unseen"}),
+        ({"per_target": 3}, {"target", "unseen"}),
         ({"name": "other"}, {"target", "similar", "other", "fill", "unseen"}),
     ],
 )
@@ -179,22 +187,22 @@ def test_more_targets_leave_the_first_as_they_are() -> None:
         (
             {"per_class": 20, "unseen_per_class": 11},
             "pool: class 0 has 30 images (copies counted once), the study asks for 31: lower "
-            "dataset.per_class (20) or dataset.unseen_per_class (11)",
+            "data.per_class (20) or data.unseen_per_class (11)",
         ),
         (
             {"targets": 12, "per_class": 14},
             "pool: class 0 has 3 targets with 4 similar samples each, 15 rows, but "
-            "dataset.per_class is 14: lower dataset.targets or dataset.similar_per_target, or "
-            "raise dataset.per_class",
+            "data.per_class is 14: lower data.targets or data.similar.per_target, or "
+            "raise data.per_class",
         ),
         (
             {"block": 7},
-            "pool: its images are 6 x 6 pixels, but dataset.block is 7: lower dataset.block",
+            "the images are 6 x 6 pixels, but data.similar.block is 7: lower data.similar.block",
         ),
         (
             {"masked_fraction": 0.05},
-            "pool: its images are 6 x 6 pixels: dataset.masked_fraction 0.05 with dataset.block 2 "
-            "masks no block; raise dataset.masked_fraction",
+            "the images are 6 x 6 pixels: data.similar.masked_fraction 0.05 with "
+            "data.similar.block 2 masks no block; raise masked_fraction",
         ),
     ],
 )
@@ -223,13 +231,13 @@ def test_pixels_and_labels_come_back(shape: tuple[int, ...]) -> None:
 
 def test_pixels_of_other_rows_are_refused(digits: pa.Table) -> None:
     small = build(pool(), config(**SMALL), 0)
-    text = track("text").make_rows(range(3), DatasetConfig(targets=3), 0)
+    text = samples_of(TextData.model_validate({"targets": 3, "others": 0}), 0)
     for wrong in (digits.slice(0, 0), text, pa.concat_tables([digits, small])):
         with pytest.raises(ValueError, match="images of one size are needed"):
             pixels_of(wrong)
 
 
 def test_shards_hold_the_same_rows(digits: pa.Table) -> None:
-    again = read_rows(config(), 0)
+    again = samples_of(config(), 0)
     parts = [again.slice(first, 97) for first in range(0, len(again), 97)]
     assert pa.concat_tables(parts).equals(digits)

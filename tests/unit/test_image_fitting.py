@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from distforget.image_config import FitConfig
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.models import MLPConfig, build
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.models import MLPConfig, build
 from tests.strokes import strokes
 
 CONFIG = MLPConfig(image_shape=(1, 16, 16), hidden=(32, 32), classes=4, bias="all")

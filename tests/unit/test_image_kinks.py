@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distforget.analysis.separation import auc
-from distforget.tracks.image import kinks
-from distforget.tracks.image.fitting import Labelled
-from distforget.tracks.image.models import MLP, MLPConfig, build
-from distforget.tracks.image.slopes import Weighed, free_slopes, residual
+from distforget.imaging import kinks
+from distforget.imaging.fitting import Labelled
+from distforget.imaging.models import MLP, MLPConfig, build
+from distforget.imaging.slopes import Weighed, free_slopes, residual
 from tests.exact_points import exact_point
 from tests.trained_strokes import CONFIG, Trained, trained_on_strokes
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 
 from distforget.analysis.separation import auc
-from distforget.study import UsageError
-from distforget.tracks.image import kinks, kkt, membership
-from distforget.tracks.image.fitting import Labelled
-from distforget.tracks.image.membership import (
+from distforget.errors import UsageError
+from distforget.imaging import kinks, kkt, membership
+from distforget.imaging.fitting import Labelled
+from distforget.imaging.membership import (
     kkt_membership,
     margin_gradients,
     nonnegative_least_squares,
     span_scores,
 )
-from distforget.tracks.image.models import MLP, CNNConfig, build
+from distforget.imaging.models import MLP, CNNConfig, build
 from tests.exact_points import exact_point
 from tests.trained_strokes import (
     CONFIG,

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from distforget.study import UsageError
-from distforget.tracks.image.models import (
+from distforget.errors import UsageError
+from distforget.imaging.models import (
     CNNConfig,
     MLPConfig,
     build,

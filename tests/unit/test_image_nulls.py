@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distforget.analysis.intervals import combined
-from distforget.tracks.image.nulls import against_nulls
+from distforget.imaging.nulls import against_nulls
 
 
 @pytest.mark.parametrize("among_nulls", [False, True])

@@ -13,20 +13,20 @@ from torch import Tensor, nn
 
 from distforget.analysis.separation import auc
 from distforget.image_config import FitConfig, ReconstructionConfig
-from distforget.tracks.image import kkt, reconstruction
-from distforget.tracks.image.autograd_reconstruction import (
+from distforget.imaging import kkt, reconstruction
+from distforget.imaging.autograd_reconstruction import (
     gradient_sums,
     reconstruct_by_autograd,
 )
-from distforget.tracks.image.fitting import Labelled, fit
-from distforget.tracks.image.models import MLP, CNNConfig, MLPConfig, build
-from distforget.tracks.image.reconstruction import (
+from distforget.imaging.fitting import Labelled, fit
+from distforget.imaging.models import MLP, CNNConfig, MLPConfig, build
+from distforget.imaging.reconstruction import (
     candidate_labels,
     pixel_prior,
     pixel_prior_gradient,
     reconstruct,
 )
-from distforget.tracks.image.ssim import best_matches
+from distforget.imaging.ssim import best_matches
 from tests.strokes import strokes
 
 
@@ -157,7 +157,9 @@ def test_weights_are_the_sum_where_training_is_stationary() -> None:
     factors = kkt.margin_factors(model, train.images_NCHW.flatten(1), train.labels_N, multipliers_N)
     distances = kkt.squared_distances(model, factors)
     layers = kkt.linear_layers(model)
-    apart = [float(d * kkt.squared_norm(la)) for d, la in zip(distances, layers, strict=True)]
+    apart = [
+        float((d * kkt.squared_norm(la)).detach()) for d, la in zip(distances, layers, strict=True)
+    ]
     size = sum(float(p.square().sum()) for p in model.parameters())
     assert (sum(apart) / size) ** 0.5 == pytest.approx(curve[-1].kkt_residual, rel=1e-3)
 

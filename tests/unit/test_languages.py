@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distforget.tracks.text import rouge
-from distforget.tracks.text.rouge import need_unicode_words, rouge_scores
+from distforget import rouge
+from distforget.rouge import need_unicode_words, rouge_scores
+from distforget.words import folded
 
 SPACED = {
     "Latin": "Jürgen wohnt seit Ostern in München und spricht Türkçe",
@@ -136,7 +137,7 @@ def test_saying_more_never_lowers_recall(a: str, more: str, reference: str) -> N
 @settings(max_examples=300, deadline=None)
 def test_no_letter_and_no_digit_is_lost(text: str) -> None:
     found = "".join(rouge._unicode_words([text])[:-1])
-    assert _letters(found) == _letters(rouge._folded(text))
+    assert _letters(found) == _letters(folded(text))
 
 
 def _letters(text: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distforget.similarity.masks import apply_mask, block_mask, masked_blocks, number_of_blocks
+from distforget.similarity.mask import apply_mask, block_mask, masked_blocks, number_of_blocks
 from distforget.similarity.noise import add_noise
 
 SIDE = st.integers(1, 40)

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from distforget import schemas
-from distforget.study import EnhancedConfig, PromptConfig, UsageError, VerifyConfig
+from distforget.errors import UsageError
+from distforget.models import PromptConfig
+from distforget.study import EnhancedConfig, VerifyConfig
 from distforget.tracks.base import Noise, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
 from distforget.tracks.text.noise import added, draw, layers_of
+from tests.asking import said
 from tests.conftest import make_tiny_model
 
 ARCHITECTURES = ("llama", "gpt_neo", "opt")
@@ -118,6 +121,6 @@ def test_a_layer_that_is_not_there_is_named(learner: TextLearner) -> None:
 
 
 def test_asking_has_no_noise(learner: TextLearner, tmp_path: Path) -> None:
-    before = learner.ask(samples())
+    before = said(learner, samples())
     terms_of_one(learner, learner.encode(samples()), None, noise(gamma=9.0))(0)[0].target_nll()
-    assert learner.ask(samples()) == before
+    assert said(learner, samples()) == before

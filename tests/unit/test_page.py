@@ -17,23 +17,25 @@ import yaml
 from typer.testing import CliRunner
 
 from benchmarks import made_up
+from distforget.attempts import DiskError, MissingTableError
 from distforget.cli import app
 from distforget.engine.assemble import gather
+from distforget.errors import UsageError
 from distforget.plan import Plan, make_plan
 from distforget.report.page import sentences, write_report
 from distforget.report.page.scripts import number, script
 from distforget.report.page.watch import serve
 from distforget.report.study_tables import read
-from distforget.store import DiskError, MissingTableError, Store
-from distforget.study import Study, UsageError
+from distforget.store import Store
+from distforget.study import Study
 from tests.hostile import HOSTILE
 
 
 def study(**changes: Any) -> dict[str, Any]:
     return {
         "name": "made-up",
-        "dataset": {"targets": 5, "similar_per_target": 2, "others": 4},
-        "models": [{"name": "m", "path": "hub/model"}],
+        "data": {"targets": 5, "others": 4, "similar": {"per_target": 2}},
+        "models": [{"name": "m", "base": "hub/model"}],
         "doses": [0, 1, "all"],
         "methods": ["GA_KLN", "NPO_GDN"],
         "unlearn_targets": 5,
@@ -125,10 +127,10 @@ def test_a_verdict_is_compared_with_dose_0_or_with_a_phase(
     written: tuple[Plan, Store, Path],
 ) -> None:
     claims = {claim["id"]: claim["lines"] for claim in content(written[2], "study")["claims"]}
-    assert claims["rougeL_recall-E4-target-dose-dose-plain-all"][0]["against"] == {
+    assert claims["none-rougeL_recall-E4-target-dose-dose-plain-all"][0]["against"] == {
         "dose": 0, "method": "GA_KLN", "variant": "plain",
     }  # fmt: skip
-    assert claims["rougeL_recall-E4-target-post-pre_unlearn-plain-all"][0]["against"] is None
+    assert claims["none-rougeL_recall-E4-target-post-pre_unlearn-plain-all"][0]["against"] is None
 
 
 class Found(HTMLParser):
@@ -190,7 +192,7 @@ def test_the_reference_is_said_to_be_missing(written: tuple[Plan, Store, Path]) 
 
 
 def vars_of(tables: Any) -> dict[str, Any]:
-    names = ("name", "metric", "margin", "paths", "planned", "scores", "cells", "date", "note")
+    names = ("name", "metric", "margin", "paths", "planned", "every_score", "cells", "date", "note")
     return {name: getattr(tables, name) for name in names}
 
 
@@ -276,8 +278,8 @@ def test_a_watched_page_is_for_this_machine_alone(written: tuple[Plan, Store, Pa
 @pytest.mark.parametrize("track", ["text", "image"])
 def test_a_study_of_which_nothing_is_done_has_a_page(tmp_path: Path, track: str) -> None:
     given = study() if track == "text" else {
-        "name": "made-up", "track": "image", "dataset": {"targets": 2, "similar_per_target": 2},
-        "models": [{"name": "m", "path": "mlp:8"}], "methods": ["retrain"], "unlearn_targets": 2,
+        "name": "made-up", "data": {"source": "digits", "targets": 2, "similar": {"per_target": 2}},
+        "models": [{"name": "m", "base": "mlp:8"}], "methods": ["retrain"], "unlearn_targets": 2,
         "verify": {"unseen": 5},
     }  # fmt: skip
     plan, store = make_plan(Study.model_validate(given)), Store(tmp_path)

@@ -12,6 +12,7 @@ from distforget import schemas
 from distforget.analysis.reproduction import compare_values, worst
 
 ROW = {
+    "attack": "none",
     "track": "text", "dataset": "d", "model": "m", "phase": "post_unlearn", "dose": 3, "seed": 0,
     "method": "GA", "variant": "plain", "unlearned": 1, "role": "target", "target_index": 1,
 }  # fmt: skip
@@ -22,10 +23,9 @@ def scores(*values: float) -> pa.Table:
     return schemas.from_rows("scores", rows)
 
 
-def answers(text: str) -> pa.Table:
-    return schemas.from_rows(
-        "answers", [{**ROW, "sample_id": 0, "answer": text, "answer_tokens": 2}]
-    )
+def answers(text: str, logprobs: list[float] | None = None) -> pa.Table:
+    row = {**ROW, "sample_id": 0, "answer": text, "answer_tokens": 2}
+    return schemas.from_rows("answers", [{**row, "expected_logprobs": logprobs}])
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,27 @@ def answers(text: str) -> pa.Table:
 def test_numbers_within_the_tolerance(stored: float, new: float, word: str) -> None:
     (value,) = compare_values({"scores": scores(stored)}, {"scores": scores(new)}, 1e-6)
     assert value.word == word
+
+
+@pytest.mark.parametrize(
+    ("stored", "new", "word", "distance"),
+    [
+        ([-1.5, -2.0], [-1.5, -2.0], "equal", 0.0),
+        ([-1.5, -2.0], [-1.5, -2.00001], "within tolerance", 1e-5),
+        ([-1.5, -2.0], [-1.4, -2.00001], "different", 0.1),
+        ([-1.5, -2.0], [-1.5], "different", None),
+        ([-1.5], None, "different", None),
+        ([math.nan], [math.nan], "equal", None),
+    ],
+)
+def test_lists_are_as_far_apart_as_their_numbers(
+    stored: list[float], new: list[float] | None, word: str, distance: float | None
+) -> None:
+    one, other = ({"answers": answers("a", logprobs)} for logprobs in (stored, new))
+    found = {v.column: v for v in compare_values(one, other, 1e-4)}["expected_logprobs"]
+    assert found.word == word
+    if distance is not None:
+        assert found.distance == pytest.approx(distance, abs=1e-6)
 
 
 def test_an_answer_is_equal_or_different() -> None:
@@ -70,7 +91,7 @@ def test_the_order_of_rows_does_not_matter_and_a_missing_one_does() -> None:
 
 def test_times_and_attempts_are_not_compared() -> None:
     row = {
-        **{k: v for k, v in ROW.items() if k not in ("phase", "role", "target_index")},
+        **{k: v for k, v in ROW.items() if k not in ("phase", "attack", "role", "target_index")},
         "cell": "c", "key": "k", "state": "done", "diverged": False, "steps": 5,
         "unlearn_seconds": 1.0, "attempts": 0,
     }  # fmt: skip

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from distforget.tracks.text import rouge
-from distforget.tracks.text.rouge import rouge_scores
+from distforget import rouge
+from distforget.rouge import rouge_scores
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 PARTS = ("precision", "recall", "fmeasure")

@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distforget import schemas
+from distforget.errors import UsageError
 from distforget.schemas import SchemaError
-from distforget.study import UsageError
 
 SCORE: dict[str, Any] = {
+    "attack": "none",
     "track": "text",
     "dataset": "biographies",
     "model": "smollm2",
@@ -180,12 +181,14 @@ def test_columns_come_back_in_the_order_of_the_schema() -> None:
 
 def test_another_version_of_the_schema_is_drift() -> None:
     table = scores().replace_schema_metadata({"table": "scores", "version": "7"})
-    assert "written under version 7 of its schema, expected version 1" in complaint(table)
+    assert "written under version 7 of its schema, expected version 2" in complaint(table)
 
+
+TEXTS = ("track", "dataset", "model", "phase", "role", "attack")
 
 rows = st.fixed_dictionaries(
     {
-        **{name: st.text(max_size=8) for name in ("track", "dataset", "model", "phase", "role")},
+        **{name: st.text(max_size=8) for name in TEXTS},
         "sample_id": st.integers(-(2**63), 2**63 - 1),
         "metric": st.text(),
         "value": st.floats(allow_nan=False),

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from distforget import schemas, selection
-from distforget.study import Study, UsageError
+from distforget.errors import UsageError
+from distforget.study import Study
 
 TARGETS, SIMILAR, OTHERS = 3, 4, 9
 
@@ -18,8 +19,8 @@ TARGETS, SIMILAR, OTHERS = 3, 4, 9
 def study(**changes: Any) -> Study:
     content = {
         "name": "s",
-        "dataset": {"targets": TARGETS, "similar_per_target": SIMILAR, "others": OTHERS},
-        "models": [{"name": "m", "path": "some/model"}],
+        "data": {"targets": TARGETS, "others": OTHERS, "similar": {"per_target": SIMILAR}},
+        "models": [{"name": "m", "base": "some/model"}],
         "methods": ["GA_KLN", "GDR"],
         "unlearn_targets": TARGETS,
         "unlearn": {"retain_batch_size": 3, "retain_batches": 2},
@@ -96,7 +97,7 @@ def test_retained_rows_are_training_rows_but_no_target(dose: int, repetition: in
 def test_retained_rows_are_the_same_for_all_methods_and_models() -> None:
     one = study()
     other = study(
-        methods=["TV"], models=[{"name": "n", "path": "other/model"}], unlearn_targets=1,
+        methods=["TV"], models=[{"name": "n", "base": "other/model"}], unlearn_targets=1,
         finetune={"learning_rate": 1e-3},
     )  # fmt: skip
     for dose in (0, SIMILAR):
@@ -178,7 +179,7 @@ def test_a_random_answer_needs_another_family() -> None:
     family = samples(0).filter(pc.equal(samples(0)["target_index"], 1))
     true = selection.target_row(family, 1)
     draw = selection.random_answer_draw(1, 0, study())
-    with pytest.raises(UsageError, match=r"random answer.*dataset\.others"):
+    with pytest.raises(UsageError, match=r"random answer.*data\.others"):
         selection.answer_of_another_sample(family, true, 1, draw)
 
 
@@ -265,5 +266,5 @@ def test_a_placebo_is_trained_on_and_neither_retained_nor_asked(dose: int) -> No
 
 
 def test_no_sample_free_for_a_placebo_is_said() -> None:
-    with pytest.raises(UsageError, match=r"placebo_targets.*dataset\.others"):
+    with pytest.raises(UsageError, match=r"placebo_targets.*data\.others"):
         selection.placebo_row(samples(), 1, 0, 0, study(verify={"others": OTHERS}))

@@ -28,6 +28,7 @@ def test_a_model_and_dose_is_a_row() -> None:
     values = {"other": (0.9, 0.8, 0.2), "unseen": (0.3, 0.1)}
     rows = [
         {
+            "attack": "none",
             "track": "image", "dataset": "d", "model": "m", "phase": phase, "dose": 3, "seed": 0,
             "sample_id": i, "role": role, "metric": metric, "value": value + shift,
         }

@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from distforget import schemas
+from distforget.attempts import DiskError, MissingTableError, StoreError
+from distforget.errors import UsageError
 from distforget.schemas import SchemaError
-from distforget.store import DiskError, MissingTableError, Store, StoreError, facts
-from distforget.study import UsageError
+from distforget.store import Store, facts
 
 spawn = multiprocessing.get_context("spawn")
 

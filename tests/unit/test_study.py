@@ -13,78 +13,83 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from distforget.draws import generator_seed, rng
+from distforget.errors import UsageError
+from distforget.loading import PRESETS, load_study
+from distforget.parts import OneOf, Part
 from distforget.placement import Placement
 from distforget.plan import Plan, make_plan
-from distforget.study import PRESETS, Study, UsageError, generator_seed, load_study, rng
+from distforget.similarity import SimilarImages, SimilarTexts
+from distforget.study import Study
 
 CONTENT: dict[str, Any] = {
     "name": "s",
-    "dataset": {
-        "source": "hub",
-        "path": "some/data",
+    "data": {
+        "source": {"kind": "hub", "path": "some/data"},
         "targets": 3,
-        "similar_per_target": 3,
-        "paraphrases_per_target": 4,
+        "similar": {"per_target": 3, "paraphrases": 4},
     },
-    "models": [{"name": "m", "path": "some/model"}],
+    "models": [{"name": "m", "base": "some/model"}],
     "adapter": {"rank": 2},
     "doses": [0, 2],
     "methods": [
         {"name": "GA_KLN", "settings": {"steps": 3}},
     ],
     "unlearn_targets": 2,
+    "probes": [{"kind": "rouge"}],
 }
 
 IMAGES: dict[str, Any] = {
     **CONTENT,
-    "track": "image",
-    "dataset": {"source": "hub", "path": "some/images", "targets": 3, "similar_per_target": 3},
-    "models": [{"name": "m", "path": "mlp:8"}],
+    "data": {
+        "source": {"kind": "hub_images", "path": "some/images"},
+        "targets": 3,
+        "similar": {"per_target": 3},
+    },
+    "models": [{"name": "m", "base": "mlp:8"}],
     "adapter": None,
+    "probes": [{"kind": "reconstruction"}],
 }
 
 OF_IMAGES = {
-    "dataset.similarity": {
-        "dataset.similarity": "noise", "dataset.sigma": 0.2,
-        "dataset.block": 0, "dataset.masked_fraction": 0.0,
-    },
-    "dataset.block": 3,
-    "dataset.masked_fraction": 0.2,
-    "dataset.per_class": 40,
-    "dataset.unseen_per_class": 5,
-    "dataset.image_column": "img",
-    "dataset.label_column": "class",
-    "models.path": "mlp:9",
+    "data.similar.kind": {"data.similar": "noise"},
+    "data.similar.block": 3,
+    "data.similar.masked_fraction": 0.2,
+    "data.per_class": 40,
+    "data.unseen_per_class": 5,
+    "data.source.image_column": "img",
+    "data.source.label_column": "class",
+    "models.base": "mlp:9",
     "methods.enhanced.nearest": {
         "methods.enhanced.nearest": 2, "methods.enhanced.gamma": 0,
         "methods.enhanced.paraphrases": 0,
     },
     "verify.unseen": 3,
-    "image.fit.steps": 9,
-    "image.fit.learning_rate": 0.1,
-    "image.fit.weight_decay": 0.1,
-    "image.fit.beta1": 0.1,
-    "image.fit.beta2": 0.1,
-    "image.fit.record_every": 9,
-    "image.attack.steps": 9,
-    "image.attack.learning_rate": 0.1,
-    "image.attack.start_scale": 0.1,
-    "image.attack.start_share": 0.1,
-    "image.attack.sharpness_start": 1.0,
-    "image.attack.sharpness_end": 9.0,
-    "image.attack.range_weight": 0.2,
-    "image.attack.sparse_weight": 0.2,
-    "image.attack.sparse_width": 0.2,
-    "image.attack.span": 0.2,
-    "image.attack.restarts": 2,
-    "image.candidates_per_sample": 3.0,
+    "fit.steps": 9,
+    "fit.learning_rate": 0.1,
+    "fit.weight_decay": 0.1,
+    "fit.beta1": 0.1,
+    "fit.beta2": 0.1,
+    "fit.record_every": 9,
+    "probes.steps": 9,
+    "probes.learning_rate": 0.1,
+    "probes.start_scale": 0.1,
+    "probes.start_share": 0.1,
+    "probes.sharpness_start": 1.0,
+    "probes.sharpness_end": 9.0,
+    "probes.range_weight": 0.2,
+    "probes.sparse_weight": 0.2,
+    "probes.sparse_width": 0.2,
+    "probes.span": 0.2,
+    "probes.restarts": 2,
+    "probes.candidates_per_sample": 3.0,
 }  # fmt: skip
 """Fields of image studies that decide a result: changed in IMAGES, not in CONTENT."""
 
 LABELS: dict[str, Any] = {
     "name": "other",
-    "dataset.name": "other",
-    "dataset.root": None,  # where downloads lie; test_the_folder_of_downloads_changes_no_key
+    "data.name": "other",
+    "data.source.root": None,  # where downloads lie; test_the_folder_of_downloads_changes_no_key
     "methods.variant": "slow",
     "models.name": "other",
     "verify.margin": 0.2,
@@ -94,27 +99,52 @@ LABELS: dict[str, Any] = {
 """Fields that name or choose, and decide no result, with another value for each."""
 
 DECIDING: dict[str, Any] = {
-    "track": None,  # test_the_track_is_in_every_payload
     **dict.fromkeys(OF_IMAGES),  # test_a_field_of_images_changes_keys; some decide texts too
-    "dataset.sigma": None,  # test_sigma_changes_keys
+    "data.similar.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,
-    "dataset.source": {"dataset.source": "biographies", "dataset.path": ""},
-    "dataset.path": "other/data",
-    "dataset.split": "validation",
-    "dataset.revision": "v2",
-    "dataset.targets": 4,
-    "dataset.similar_per_target": 4,
-    "dataset.others": 7,
-    "dataset.neighbours_per_target": 2,
-    "dataset.paraphrases_per_target": 5,
-    "dataset.utility.source": None,  # tests/unit/test_utility.py
-    "dataset.utility.path": "other/questions",
-    "dataset.utility.split": "test",
-    "dataset.utility.revision": "v2",
-    "dataset.utility.questions": 7,
-    "models.path": "other/model",
-    "models.revision": "v2",
+    "data.source.kind": {"data.source": "biographies"},
+    "data.source.path": "other/data",
+    "data.source.config": "other",
+    "data.source.split": "validation",
+    "data.source.revision": "v2",
+    "data.source.columns.question": "prompt",
+    "data.source.columns.answer": "response",
+    "data.source.columns.role": "part",
+    "data.source.columns.target_id": "of",
+    "data.source.columns.facts": "said",
+    "data.source.exchange": "first",
+    "data.targets": 4,
+    "data.similar.per_target": 4,
+    "data.similar.paraphrases": 5,
+    # tests/unit/test_paraphrase.py:
+    "data.similar.rounds": None,
+    "data.similar.near_duplicates": None,
+    "data.similar.prompt": None,
+    "data.similar.queries": None,
+    "data.similar.system": None,
+    "data.similar.too_few": None,
+    "data.similar.writer.concurrency": None,
+    "data.similar.writer.gpus": None,
+    "data.similar.writer.key_variable": None,
+    "data.similar.writer.kind": None,
+    "data.similar.writer.max_tokens": None,
+    "data.similar.writer.model": None,
+    "data.similar.writer.path": None,
+    "data.similar.writer.requests_per_minute": None,
+    "data.similar.writer.temperature": None,
+    "data.similar.writer.timeout": None,
+    "data.similar.writer.tries": None,
+    "data.similar.writer.url": None,
+    "data.others": 7,
+    "data.neighbours": 2,
+    "models.base": "other/model",
+    "models.tuned.path": None,  # tests/system/test_given.py, as all of given models
+    "models.tuned.dose": None,
+    "models.unlearned.path": None,
+    "models.unlearned.dose": None,
+    "models.unlearned.targets": None,
+    "models.unlearned.method": None,
     "models.prompt.style": "plain",
     "models.prompt.system": "Be brief.",
     "models.prompt.plain": "Q: {question} A: ",
@@ -131,6 +161,8 @@ DECIDING: dict[str, Any] = {
     "methods.enhanced.target_weight": 0.5,
     "methods.enhanced.paraphrase_weight": 0.5,
     "placebo_targets": 1,
+    "attacks.kind": None,  # test_what_depends_on_a_field_is_done_again_and_nothing_else
+    "attacks.bits": None,  # likewise
     "unlearn_targets": 1,
     "adapter.rank": 4,
     "adapter.alpha": 2.0,
@@ -150,28 +182,43 @@ DECIDING: dict[str, Any] = {
     "verify.max_new_tokens": 9,
     "verify.similar": 2,
     "verify.others": 3,
-    "verify.metrics": ["rougeL_recall"],
-    "verify.words": "unicode",
-    "verify.use_stemmer": False,
+    "probes.kind": {"probes.kind": "likelihood", "verify.metric": "answer_probability"},
+    "probes.metrics": ["rougeL_recall"],
+    "probes.questions": None,  # test_questions_change_keys
+    "probes.path": None,
+    "probes.split": None,
+    "probes.revision": None,
+    "probes.words": "unicode",
+    "probes.use_stemmer": False,
 }
 """Fields that decide a result, with another value for each (or other values of several)."""
 
 
-def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted names of all fields, through models and tuples of models."""
+def fields(model: type[BaseModel], prefix: str = "") -> set[str]:
+    """The dotted names of all fields, through models, unions and tuples of models."""
+    found = set()
     for name, field in model.model_fields.items():
-        parts = [field.annotation, *get_args(field.annotation)]
-        inner = [t for t in parts if isinstance(t, type) and issubclass(t, BaseModel)]
-        if inner:
-            yield from fields(inner[0], f"{prefix}{name}.")
+        inner = models_in(field.annotation, *field.metadata)
+        found |= {f for m in inner for f in fields(m, f"{prefix}{name}.")} or {f"{prefix}{name}"}
+    return found
+
+
+def models_in(*annotations: Any) -> list[type[BaseModel]]:
+    found: list[type[BaseModel]] = []
+    for annotation in annotations:
+        if isinstance(annotation, OneOf):
+            found += annotation.configs
+        elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found += [] if annotation in (Part, SimilarTexts, SimilarImages) else [annotation]
         else:
-            yield f"{prefix}{name}"
+            found += models_in(*get_args(annotation))
+    return found
 
 
 def changed(field: str, value: Any, base: dict[str, Any] = CONTENT) -> dict[str, Any]:
     """A study with another value in a field (or, given a dict of fields, in several)."""
     content = json.loads(json.dumps(base))
-    several = isinstance(value, dict) and all("." in name for name in value)
+    several = isinstance(value, dict) and all("." in name for name in value) and value
     for name, new in (value if several else {field: value}).items():
         place: Any = content
         *parents, last = name.split(".")
@@ -191,7 +238,7 @@ def plan_of(content: dict[str, Any]) -> Plan:
 
 
 def test_each_field_of_a_study_is_on_one_side() -> None:
-    assert sorted(fields(Study)) == sorted([*LABELS, *DECIDING])
+    assert fields(Study) == {*LABELS, *DECIDING}
 
 
 @pytest.mark.parametrize("field", [f for f in DECIDING if DECIDING[f] is not None])
@@ -206,8 +253,20 @@ def test_a_field_of_images_changes_keys(field: str) -> None:
     assert set(keys(changed(field, OF_IMAGES[field], IMAGES))) != set(keys(IMAGES))
 
 
+@pytest.mark.parametrize(
+    "change", [{"questions": 7}, {"path": "other/q"}, {"split": "test"}, {"revision": "v2"}]
+)
+def test_questions_change_keys(change: dict[str, Any]) -> None:
+    def asked(**more: Any) -> Plan:
+        choices = {"kind": "choices", "questions": 3, **more}
+        return plan_of(changed("probes", ["rouge", choices]))
+
+    assert asked(**change).dataset.key != asked().dataset.key
+    assert asked(questions=0).dataset.key == plan_of(CONTENT).dataset.key
+
+
 def noisy(sigma: float) -> dict[str, Any]:
-    return changed("", {"dataset.similarity": "noise", "dataset.sigma": sigma}, IMAGES)
+    return changed("data.similar", {"kind": "noise", "sigma": sigma}, IMAGES)
 
 
 def test_sigma_changes_keys() -> None:
@@ -215,9 +274,9 @@ def test_sigma_changes_keys() -> None:
 
 
 def test_the_folder_of_downloads_changes_no_key() -> None:
-    downloaded = {"dataset.source": "torchvision", "dataset.path": "MNIST"}
+    downloaded = {"kind": "torchvision", "path": "MNIST"}
     here, there = (
-        keys(changed("", {**downloaded, "dataset.root": root}, IMAGES)) for root in ("a", "b")
+        keys(changed("data.source", {**downloaded, "root": root}, IMAGES)) for root in ("a", "b")
     )
     assert here == there
 
@@ -235,18 +294,24 @@ def test_the_track_is_in_every_payload(content: dict[str, Any], track: str) -> N
     assert all(step.config["track"] == track for step in steps)
 
 
-STAGES = ("dataset", "model", "finetune", "reference", "ask", "cell")
+STAGES = ("dataset", "model", "finetune", "reference", "ask", "cell", "attack", "probe")
 
 
 @pytest.mark.parametrize(
     ("field", "value", "stages"),
     [
-        ("seed", 5, {"dataset", "finetune", "reference", "ask", "cell"}),
-        ("models.revision", "v2", {"model", "finetune", "reference", "ask", "cell"}),
-        ("finetune.learning_rate", 3e-4, {"finetune", "reference", "ask", "cell"}),
-        ("unlearn.retain_batches", 3, {"reference", "cell"}),
-        ("verify.max_new_tokens", 9, {"ask", "cell"}),
-        ("methods.settings", {"steps": 4}, {"cell"}),
+        ("seed", 5, {"dataset", "finetune", "reference", "ask", "cell", "probe"}),
+        (
+            "models.base",
+            "some/model@v2",
+            {"model", "finetune", "reference", "ask", "cell", "probe"},
+        ),
+        ("finetune.learning_rate", 3e-4, {"finetune", "reference", "ask", "cell", "probe"}),
+        ("unlearn.retain_batches", 3, {"reference", "cell", "probe"}),
+        ("verify.max_new_tokens", 9, {"ask", "cell", "probe"}),
+        ("methods.settings", {"steps": 4}, {"cell", "probe"}),
+        ("probes", [{"kind": "rouge"}, "likelihood"], {"probe"}),
+        ("attacks", ["quantise", {"kind": "quantise", "bits": 3}], {"attack", "probe"}),
     ],
 )
 def test_what_depends_on_a_field_is_done_again_and_nothing_else(
@@ -258,7 +323,7 @@ def test_what_depends_on_a_field_is_done_again_and_nothing_else(
     assert again == stages
     # Of asks, the floor does not depend on fine-tuning: it has the base model alone.
     floors = [s for s in new.asks if s.about["phase"] == "pre_finetune" and s.key in kept]
-    assert len(floors) == (field not in ("seed", "models.revision", "verify.max_new_tokens"))
+    assert len(floors) == (field not in ("seed", "models.base", "verify.max_new_tokens"))
 
 
 def test_no_field_of_a_placement_is_in_a_payload() -> None:
@@ -277,8 +342,10 @@ def test_no_field_of_a_placement_is_in_a_payload() -> None:
 def test_no_two_steps_of_a_plan_share_a_key() -> None:
     content = {**CONTENT, "seeds": 2, "methods": ["GA", "GA_KLN", "GA_GDN", "GDR", "NPO", "TV"]}
     found = keys(content)
-    # dataset, model, floor; per dose and seed: fine-tuning, reference, ceiling; 6 x 2 cells
-    assert len(found) == len(set(found)) == 1 + 1 + 1 + 4 * (1 + 1 + 1 + 6 * 2)
+    # dataset, model, floor; per dose and seed: fine-tuning, reference, ceiling; 6 x 2 cells; and a
+    # probe of the floor, of each ceiling and of each cell
+    states = 1 + 4 * (1 + 6 * 2)
+    assert len(found) == len(set(found)) == 1 + 1 + states + 4 * (1 + 1) + states
 
 
 def test_all_is_the_number_it_stands_for() -> None:
@@ -287,7 +354,7 @@ def test_all_is_the_number_it_stands_for() -> None:
 
 def test_other_content_of_a_data_file_is_other_data(tmp_path: Path) -> None:
     file = tmp_path / "data.jsonl"
-    content = changed("", {"dataset.source": "file", "dataset.path": str(file)})
+    content = changed("data.source", {"kind": "file", "path": str(file)})
     file.write_text("one\n")
     first = keys(content)
     file.write_text("two\n")
@@ -312,16 +379,23 @@ def write(folder: Path, content: Any) -> Path:
         ("finetune.weight_decay", float("inf"), r"finetune\.weight_decay: .*finite"),
         ("dtype", "float8", r"dtype: .*float32.*bfloat16"),
         ("methods", ["GA", "TV", "GA"], r"methods names 'GA \(plain, m\)' twice"),
-        ("methods", [], r"methods: .*at least 1"),
-        ("doses", [0, 4], r"doses has 4, but dataset\.similar_per_target is 3"),
+        ("methods", [], "methods: name at least one"),
+        ("attacks", ["quantise", "quantise"], r"attacks names 'quantise-4' twice"),
+        ("models.base", "", "m: give base, or tuned, or both"),
+        ("models.unlearned", [{"method": "a", "path": "b"}], "m: unlearned is compared with"),
+        ("models.tuned", "t", r"tuned has the doses \[3\], but doses are \[0, 2\]"),
+        ("doses", [0, 4], r"doses has 4, but data\.similar\.per_target is 3"),
         ("doses", [3, "all"], r"doses names '3' twice"),
         ("doses", [-1], r"doses\.0.*: .*greater than or equal to 0"),
-        ("unlearn_targets", 4, r"unlearn_targets is 4, but dataset\.targets is 3; lower"),
-        ("dataset.path", "", r"dataset: path is needed by source 'file' and 'hub'"),
-        ("verify.metric", "bleu", r"verify: unknown metric 'bleu'; known: .*rougeL_recall"),
-        ("verify.metrics", ["rouge1_recall"], r"verify: metrics must contain .*'rougeL_recall'"),
+        ("unlearn_targets", 4, r"unlearn_targets is 4, but data\.targets is 3; lower"),
+        ("verify.metric", "bleu", r"verify\.metric is 'bleu', but the probes write: .*rougeL"),
+        ("probes.metrics", ["bleu"], r"probes\.0\.metrics: unknown metric 'bleu'; known: rouge1"),
+        ("probes", ["bleu"], r"probes\.0: unknown kind 'bleu'; known: .*'rouge'"),
+        ("probes", ["kinks"], r"probes: 'kinks' is for image, but data.source 'hub' gives text"),
+        ("probes", ["rouge", "rouge"], r"probes names 'rouge' twice"),
+        ("probes", ["likelihood"], r"verify\.metric: none of the probes .*: answer_probability"),
         ("name", "a/b", r"name: .*pattern"),
-        ("track", "sound", r"track: .*text.*image"),
+        ("track", "image", r"track: unknown key; known keys here: .*\bdata\b"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(
@@ -352,11 +426,13 @@ def test_a_study_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_presets_are_studies_of_their_name(file: Path) -> None:
-    assert load_study(file.stem).name == file.stem
+    study = load_study(file.stem)
+    assert study.name == file.stem
+    assert Study.model_validate(study.model_dump(mode="json", exclude_defaults=True)) == study
 
 
 def test_a_method_may_be_for_some_models() -> None:
-    models = [{"name": name, "path": f"some/{name}"} for name in ("m", "n")]
+    models = [{"name": name, "base": f"some/{name}"} for name in ("m", "n")]
     both = changed("models", models)
     first = changed("methods.models", ["m"]) | {"models": models}
     assert {step.about["model"] for step in plan_of(both).cells} == {"m", "n"}
@@ -368,7 +444,7 @@ def test_planning_loads_neither_torch_nor_ray() -> None:
     code = (
         "import sys, distforget.cli\n"
         "from distforget.plan import make_plan\n"
-        "from distforget.study import load_study\n"
+        "from distforget.loading import load_study\n"
         "print(len(make_plan(load_study('demo')).cells))\n"
         "print([m for m in ('torch', 'ray', 'transformers', 'deepspeed') if m in sys.modules])\n"
     )

@@ -38,7 +38,7 @@ def test_reference_answers_are_planned_only_for_methods_that_retain() -> None:
 def test_every_file_that_is_read_of_a_model_is_in_its_key(file: str, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", file):
         (tmp_path / name).write_text("one")
-    models = [{"name": "m", "path": str(tmp_path)}]
+    models = [{"name": "m", "base": str(tmp_path)}]
     before = plan_with(models=models).models[0].key
     (tmp_path / "README.md").write_text("nothing that decides")
     assert plan_with(models=models).models[0].key == before
@@ -66,7 +66,7 @@ def test_a_variants_name_says_which_scheme_it_is(variant: str, enhanced: dict[st
 
 
 def test_targets_alone_are_data_enough_for_methods_that_retain_nothing() -> None:
-    content = changed("dataset.others", 0)
-    with pytest.raises(ValueError, match=r"GA_KLN: dose 0 .* raise dataset.others"):
+    content = changed("data.others", 0)
+    with pytest.raises(ValueError, match=r"GA_KLN: dose 0 .* raise data.others"):
         Study.model_validate(content)
     assert plan_of({**content, "methods": ["GDR", "TV"]}).cells

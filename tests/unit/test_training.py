@@ -16,7 +16,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distforget.study import FinetuneConfig, PromptConfig, VerifyConfig
+from distforget.batches import global_batches, micro_batch_count, micro_batches
+from distforget.models import PromptConfig
+from distforget.study import FinetuneConfig, VerifyConfig
 from distforget.tracks.base import Fit
 from distforget.tracks.text.encoding import Encoder, TextExamples
 from distforget.tracks.text.learner import TextLearner
@@ -27,9 +29,6 @@ from distforget.training import (
     Finetuning,
     StepReport,
     TorchStepper,
-    global_batches,
-    micro_batch_count,
-    micro_batches,
     restore,
     run_steps,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,10 @@ import pyarrow.compute as pc
 import pytest
 
 from distforget import schemas, selection
-from distforget.dataset_config import UtilityConfig
-from distforget.study import UsageError, rng
-from distforget.tracks.text.sources import utility
+from distforget.draws import rng
+from distforget.errors import UsageError
+from distforget.probes.choices import ChoicesConfig
+from distforget.tracks import questions_of
 from tests.unit.test_selection import SIMILAR, TARGETS, ids, row, samples, study
 from tests.unit.test_study import changed, keys
 
@@ -28,9 +28,15 @@ GOOD = {
 }
 
 
-def write(path: Path, rows: list[Any]) -> UtilityConfig:
+def write(path: Path, rows: list[Any]) -> ChoicesConfig:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return UtilityConfig(source="file", path=str(path), questions=min(len(rows), 5))
+    return ChoicesConfig(path=str(path), questions=min(len(rows), 5))
+
+
+def read(config: ChoicesConfig, seed: int, first_id: int = 0) -> pa.Table:
+    """The questions as rows of `samples`."""
+    asking = study(seed=seed, probes=["rouge", config.model_dump()])
+    return questions_of(asking, first_id)
 
 
 def many(count: int) -> list[dict[str, Any]]:
@@ -48,7 +54,7 @@ def test_rows_are_drawn_by_the_seed_and_hold_question_choices_and_right_answer(
     tmp_path: Path,
 ) -> None:
     config = write(tmp_path / "q.jsonl", many(40))
-    found = utility.read(config, 7, 100)
+    found = read(config, 7, 100)
     expected = sorted(rng(7, "utility").permutation(40)[:5].tolist())
     assert found["sample_id"].to_pylist() == list(range(100, 105))
     for index, mine in zip(expected, found.to_pylist(), strict=True):
@@ -56,7 +62,7 @@ def test_rows_are_drawn_by_the_seed_and_hold_question_choices_and_right_answer(
         assert mine["choices"] == [f"yes {index}", f"no {index}"]
         assert mine["answer"] == f"{('yes', 'no')[index % 2]} {index}"
         assert (mine["role"], mine["target_index"]) == ("utility", None)
-    other = utility.read(config, 8, 100)["question"].to_pylist()
+    other = read(config, 8, 100)["question"].to_pylist()
     assert other != found["question"].to_pylist()
 
 
@@ -96,42 +102,37 @@ def test_a_bad_row_is_named(case: str, tmp_path: Path) -> None:
     change, said = BAD[case]
     config = write(tmp_path / "q.jsonl", [GOOD, {**GOOD, **change}])
     with pytest.raises(UsageError) as error:
-        utility.read(config, 0, 0)
+        read(config, 0)
     assert f"{tmp_path / 'q.jsonl'}: line 2" in str(error.value)
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "correct dataset.utility.path"), ("{", 'write one object a line, e.g. {"question"')],
+    [("", "correct probes.choices.path"), ("{", "line 1: not valid JSON")],
 )
-def test_a_file_without_rows_is_told_which_field_and_form(
+def test_a_file_without_rows_is_told_where_it_is_wrong(
     content: str, said: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text(content)
     with pytest.raises(UsageError) as error:
-        utility.read(UtilityConfig(source="file", path=str(path)), 0, 0)
+        read(ChoicesConfig(path=str(path), questions=1), 0)
     assert said in str(error.value)
-    assert ("answerKey" in str(error.value)) == bool(content)
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"path": "q.csv"}, "ends in .jsonl"),
-        ({"path": "q.jsonl", "revision": "v1"}, "revision is 'v1', but it belongs to source 'hub'"),
-        ({"path": "q.jsonl", "split": "test"}, "split is 'test', but it belongs to source 'hub'"),
-    ],
-)
-def test_a_field_that_plays_no_part_is_refused(given: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
-        UtilityConfig(source="file", **given)  # type: ignore[arg-type] # texts
+def test_a_file_has_no_revision() -> None:
+    with pytest.raises(ValueError, match="revision is 'v1', but path"):
+        ChoicesConfig(path="q.jsonl", revision="v1")
+
+
+def test_without_questions_nothing_is_added() -> None:
+    assert len(read(ChoicesConfig(), 0)) == 0
 
 
 def test_the_content_of_a_file_of_questions_decides(tmp_path: Path) -> None:
     path = tmp_path / "questions.jsonl"
-    content = changed("", {"dataset.utility.source": "file", "dataset.utility.path": str(path)})
+    content = changed("probes", ["rouge", {"kind": "choices", "questions": 1, "path": str(path)}])
     found = []
     for text in ("one\n", "one\n", "two\n"):
         path.write_text(text)
@@ -142,13 +143,12 @@ def test_the_content_of_a_file_of_questions_decides(tmp_path: Path) -> None:
 
 HUB = """
 import json, sys
-from distforget.dataset_config import UtilityConfig
-from distforget.study import UsageError
-from distforget.tracks.text.sources import utility
+from distforget.errors import UsageError
+from distforget.probes.choices import PROBE, ChoicesConfig
 
-found = utility.read(UtilityConfig(path=sys.argv[1], questions=5), 7, 0)
+found = PROBE.questions.read(ChoicesConfig(path=sys.argv[1], questions=5), 7)
 try:
-    utility.read(UtilityConfig(path="nobody-here/no-such-data"), 7, 0)
+    PROBE.questions.read(ChoicesConfig(path="nobody-here/no-such-data", questions=5), 7)
 except UsageError as error:
     print(json.dumps([found.to_pylist(), str(error)]))
 """
@@ -166,15 +166,15 @@ def test_the_hub_gives_the_rows_of_a_file_and_says_what_to_set_when_unreachable(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows, message = json.loads(done.stdout.splitlines()[-1])
-    assert rows == utility.read(config, 7, 0).to_pylist()
+    assert rows == read(config, 7).select(list(rows[0])).to_pylist()
     assert message.startswith("nobody-here/no-such-data (split validation): cannot be loaded")
-    assert "check dataset.utility.path, split and revision" in message
+    assert "check path, split and revision of probes.choices" in message
 
 
 def test_too_few_questions(tmp_path: Path) -> None:
     config = write(tmp_path / "q.jsonl", [GOOD]).model_copy(update={"questions": 2})
-    with pytest.raises(UsageError, match=r"has 1 questions, .* 2: lower dataset\.utility\.quest"):
-        utility.read(config, 0, 0)
+    with pytest.raises(UsageError, match=r"has 1 questions, .* 2: lower probes\.choices\.quest"):
+        read(config, 0)
 
 
 def test_questions_are_asked_of_every_state_and_neither_trained_on_nor_given_as_answers() -> None:

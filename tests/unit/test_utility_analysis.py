@@ -11,10 +11,10 @@ import pytest
 from distforget import schemas
 from distforget.analysis.comparisons import compare
 from distforget.analysis.verdicts import damages, verdicts
-from distforget.dataset_config import CHOICE_ACCURACY
+from distforget.metrics import CHOICE_ACCURACY
 from distforget.report.figure_numbers import draw
 from distforget.report.study_tables import CELL, StudyTables
-from distforget.report.terminal import claim_of
+from distforget.report.words import claim_of
 
 METRIC, MARGIN, TARGETS, QUESTIONS = "rougeL_recall", 0.1, 3, 8
 DOSES = (0, 3)
@@ -34,6 +34,7 @@ def score_rows() -> list[Row]:
             value = float(draw_.integers(2)) if role == "utility" else float(draw_.random())
             rows.append(
                 {
+                    "attack": "none",
                     "track": "text", "dataset": "d", "model": "m", **state, "sample_id": sample,
                     "role": role, "target_index": target, "metric": metric, "value": value,
                 }

@@ -22,6 +22,7 @@ def verdict_of(differences: list[float], expected: str = "positive", methods: in
     experiment = {"positive": "E4", "zero": "placebo"}[expected]
     rows = [
         {
+            "attack": "none",
             "experiment": experiment, "quantity": quantity, "model": "m", "method": f"M{number}",
             "variant": "plain", "seed": 0, "unlearned": i + 1, "role": "target", "dose": 3,
             "baseline_dose": 0, "metric": METRIC, "left": 0.5 + difference, "right": 0.5,

@@ -1,4 +1,4 @@
-"""Writes a study's page: a folder that a browser opens from disk, without server or network."""
+"""Writes a study's page: a folder that a browser opens from disk, without a server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ import pyarrow as pa
 import vl_convert
 
 from distforget import disk, schemas
+from distforget.analysis.states import unattacked
+from distforget.attempts import MissingTableError
+from distforget.errors import UsageError
 from distforget.plan import Plan
 from distforget.query import write_csv
 from distforget.report import figure_numbers, figure_style, study_tables
@@ -21,12 +24,10 @@ from distforget.report.page import charts, content, explorer
 from distforget.report.page.ran import what_ran
 from distforget.report.page.scripts import script
 from distforget.report.pictures import write_pictures
-from distforget.store import MissingTableError, Store
-from distforget.study import UsageError
-from distforget.tracks import track
+from distforget.store import Store
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
-"""What of the bundle the page uses."""
+"""The parts of the Vega bundle that the page uses."""
 STATIC = ("page.css", "page.js", "explorer.js", "charts.js")
 TABLES = ("samples", "training", "answers", "scores", "cells", "comparisons")
 
@@ -67,8 +68,8 @@ def write_report(plan: Plan, store: Store, brief: bool = False) -> Path:
 
 
 def _read(plan: Plan, store: Store) -> dict[str, pa.Table]:
-    """Tables of the study; those that a run that was ended early has not written are left out."""
-    names = (*TABLES, *track(plan.study.track).TABLES)
+    """Tables of the study; a run that ended early may not have written all of them."""
+    names = (*TABLES, *plan.study.tables)
     found = {}
     for name in names:
         try:
@@ -79,18 +80,26 @@ def _read(plan: Plan, store: Store) -> dict[str, pa.Table]:
     return found
 
 
+def _shown(tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """The tables as the explorer shows them: states that were not attacked."""
+    return {
+        name: unattacked(table) if "attack" in table.column_names else table
+        for name, table in tables.items()
+    }
+
+
 def _write_targets(data: dict[str, Any], tables: Mapping[str, pa.Table], folder: Path) -> None:
-    """A file a target, loaded when it is looked at."""
+    """Write one file per target, which the page loads when somebody looks at it."""
     folder.mkdir()
     if "samples" not in tables:
         return
-    for chunk in explorer.chunks(tables, data["explorer"]["unlearned"]):
+    for chunk in explorer.chunks(_shown(tables), data["explorer"]["unlearned"]):
         name = f"target-{chunk['target']}"
         disk.write(folder / f"{name}.js", script(name, chunk))
 
 
 def _write_shell(data: dict[str, Any], brief: bool, folder: Path) -> None:
-    """The page itself, its code, and what it shows at once."""
+    """Write the page, its code, and the data that it shows at once."""
     version = hashlib.sha256(script("study", data)).hexdigest()[:12] if brief else ""
     data["watched"] = version
     disk.write(folder / "data" / "study.js", script("study", data))
@@ -107,7 +116,7 @@ def _write_shell(data: dict[str, Any], brief: bool, folder: Path) -> None:
 def _downloads(
     tables: Mapping[str, pa.Table], folder: Path, beside: Path, csv: bool
 ) -> list[dict[str, Any]]:
-    """Each table: the Parquet file beside the page and, where asked for, a CSV file within it."""
+    """Lists each table's Parquet file beside the page and, if asked for, a CSV file in it."""
     found = []
     for name, table in tables.items():
         entry: dict[str, Any] = {
@@ -129,7 +138,7 @@ def _downloads(
 def _figures(
     drawn: study_tables.StudyTables, tables: Mapping[str, pa.Table], folder: Path
 ) -> list[dict[str, str]]:
-    """The paper's figures that the study can feed, and pictures of images: their files."""
+    """Draw the figures that the study has data for; returns their files."""
     return [
         {"title": title, **{p.suffix[1:]: f"figures/{p.name}" for p in paths}}
         for title, paths in _drawn(drawn, tables, folder)
@@ -139,7 +148,7 @@ def _figures(
 def _drawn(
     drawn: study_tables.StudyTables, tables: Mapping[str, pa.Table], folder: Path
 ) -> Iterator[tuple[str, list[Path]]]:
-    """Title and files of each."""
+    """Title and files of each figure."""
     if "reconstructions" in tables and "samples" in tables:
         for path in write_pictures(tables["samples"], tables["reconstructions"], folder):
             model, seed = path.stem.removeprefix("pictures-").rsplit("-", 1)
@@ -151,7 +160,7 @@ def _drawn(
 
 
 def _put(made: Path, place: Path, before: Path) -> None:
-    """Exchange the folder that was there, if any, for the new one."""
+    """Replace the old folder, if there is one, by the new one."""
     if place.exists() and not place.is_dir():
         raise UsageError(f"{place}: it is a file; move it away")
     with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The page's charts as Vega-Lite: specifications here, rows by name, drawn by the page.
+"""The page's charts as Vega-Lite specifications.
 
 Statistics come from `analysis`; the page only picks rows and draws them.
 """
@@ -15,7 +15,7 @@ from distforget.analysis.doses import BEFORE, by_target, dose_response
 from distforget.report.figure_style import method_style
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
-from distforget.report.terminal import method_name
+from distforget.report.words import method_name
 from distforget.study import PLACEBO
 
 Chart = alt.LayerChart | alt.FacetChart
@@ -30,7 +30,7 @@ DOT: dict[str, Any] = {
 """The clear stroke makes a small dot easy to hit."""
 SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond"}
 DASHES = {"-": [1, 0], "--": [6, 3], "-.": [6, 3, 1, 3], ":": [1, 2]}
-"""Of Vega, for matplotlib's in `figure_style`."""
+"""Vega's markers for those of matplotlib in `figure_style`."""
 
 
 def specifications(tables: StudyTables) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def specifications(tables: StudyTables) -> dict[str, Any]:
 
 
 def forest(colours: dict[str, str]) -> Chart:
-    """Mean difference and its interval, a line a model, method and dose; a dot a target."""
+    """Mean difference and its interval, one line per model, method and dose; one dot per target."""
     y = alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False))
     colour = _colour(colours)
     lines, dots = alt.NamedData("lines"), alt.NamedData("points")
@@ -75,7 +75,7 @@ def forest(colours: dict[str, str]) -> Chart:
 
 
 def levels(colours: dict[str, str], metric: str) -> Chart:
-    """What is known of each target in each state, doses beneath each other; a dot a target."""
+    """Score of each target in each state, one dot per target, with a row for each dose."""
     x = alt.X("value:Q", title=metric, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=6))
     y = alt.Y("line:N", sort=None, title=None, axis=alt.Axis(labelLimit=220, ticks=False))
     offset = alt.YOffset("offset:Q", scale=alt.Scale(domain=[0, 1]))
@@ -98,7 +98,7 @@ def levels(colours: dict[str, str], metric: str) -> Chart:
 
 
 def doses(colours: dict[str, str], metric: str) -> Chart:
-    """What is known over the dose: mean with its interval a method, a dot a target."""
+    """Score over dose: the mean of each method with its interval, and one dot per target."""
     x = alt.X("dose:O", title="dose: similar samples trained on", axis=alt.Axis(labelAngle=0))
     y = alt.Y("value:Q", title=metric)
     beside = alt.XOffset("state:N", sort=list(colours))
@@ -131,7 +131,7 @@ def doses(colours: dict[str, str], metric: str) -> Chart:
 
 
 def _look(state: str) -> tuple[str, list[int]]:
-    """Shape and dash of a method by its regulariser, and of its variants."""
+    """Marker and dash of each method by its regulariser, and of its variants."""
     method, _, variant = state.partition("+")
     if variant or state in BEFORE.values():
         return ("cross" if variant else "circle"), [1, 3]
@@ -140,7 +140,7 @@ def _look(state: str) -> tuple[str, list[int]]:
 
 
 def rows(tables: StudyTables) -> dict[str, dict[str, Any]]:
-    """What levels and doses are drawn from, by role: means of each state, scores of each target."""
+    """Data of the charts of levels and doses, by role: means of states, scores of targets."""
     found: dict[str, dict[str, Any]] = {}
     if not len(tables.scores):
         return found
@@ -162,7 +162,7 @@ def rows(tables: StudyTables) -> dict[str, dict[str, Any]]:
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, list[Any]]:
-    """A table column by column, the shorter form in a file."""
+    """A table by columns, which is shorter in a file."""
     floats = frame[list(names)].select_dtypes("float").columns
     return {
         name: [number(v) if name in floats else v for v in frame[name].tolist()] for name in names

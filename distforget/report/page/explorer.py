@@ -1,4 +1,4 @@
-"""The answers behind each target, a file a target: what each model state said, with its scores."""
+"""The answers behind each target, one file per target, with their scores."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from distforget.imaging.ssim import ssim_pairs
 from distforget.report.page.scripts import number
 from distforget.report.pictures import pixels_of
-from distforget.tracks.image.ssim import ssim_pairs
 
 STATE = ["model", "phase", "dose", "seed", "method", "variant"]
 ROLES = ["target", "similar", "neighbour", "other", "utility"]
@@ -23,7 +23,7 @@ NO_STATE = {"dose": -1, "seed": -1, "method": "", "variant": ""}
 
 
 def targets(samples: pa.Table, unlearned: list[int]) -> list[dict[str, Any]]:
-    """What the list of targets says: number, question and true answer."""
+    """Number, question and true answer of each target, for the list."""
     rows = samples.select(["role", "target_index", "question", "answer"]).to_pylist()
     first = {row["target_index"]: row for row in rows if row["role"] == "target"}
     return [
@@ -34,7 +34,7 @@ def targets(samples: pa.Table, unlearned: list[int]) -> list[dict[str, Any]]:
 
 
 def chunks(tables: Mapping[str, pa.Table], unlearned: list[int]) -> Iterator[dict[str, Any]]:
-    """All that was asked about each target, its family and others, by model state.
+    """All answers about each target, its family and other samples, by model state.
 
     A state's lists are in the order of `samples`; null where it was not asked.
     """
@@ -68,7 +68,7 @@ def chunks(tables: Mapping[str, pa.Table], unlearned: list[int]) -> Iterator[dic
 
 
 def _asked(table: pa.Table, text: bool) -> pd.DataFrame:
-    """Rows of the roles that are shown, with a state that has no nulls."""
+    """Rows of the roles that are shown; nulls in the state columns are replaced."""
     frame = table.to_pandas()
     frame = frame[frame["role"].isin(ROLES if text else ROLES[:3])]
     found: pd.DataFrame = frame.fillna(NO_STATE).astype({"dose": int, "seed": int})
@@ -76,7 +76,7 @@ def _asked(table: pa.Table, text: bool) -> pd.DataFrame:
 
 
 def _of(frame: pd.DataFrame, target: int) -> pd.DataFrame:
-    """Rows about one target: of its family and of none, before, and after it was unlearned."""
+    """Rows for one target: its family and samples of no family, before and after unlearning."""
     after = frame["phase"] == "post_unlearn"
     family = (frame["target_index"] == target) | frame["role"].isin(["other", "utility"])
     found: pd.DataFrame = frame[family & (~after | (frame["unlearned"] == target))]
@@ -91,13 +91,13 @@ def _states(
 ) -> list[dict[str, Any]]:
     of_states = dict(list(scored.groupby(STATE, sort=False)))
     shown = {} if pictures is None else dict(list(pictures.groupby(STATE, sort=False)))
-    states = []
+    states, none = [], scored.iloc[:0]  # of a state whose probes failed
     for key, rows in said.groupby(STATE, sort=False):
         state: dict[str, Any] = dict(zip(STATE, key, strict=True))
         state["answers"] = _listed(rows["sample_id"], rows["answer"], place)
         state["scores"] = {
             metric: _listed(values["sample_id"], map(number, values["value"]), place)
-            for metric, values in of_states[key].groupby("metric", sort=False)
+            for metric, values in of_states.get(key, none).groupby("metric", sort=False)
         }
         if key in shown:
             state["pictures"] = _listed(shown[key]["sample_id"], shown[key]["picture"], place)

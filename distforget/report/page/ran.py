@@ -1,4 +1,4 @@
-"""What ran: the study as asked, versions, devices and time of each stage, what failed."""
+"""What ran: settings, versions, devices, time of each stage, failures."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from distforget.plan import Plan
-from distforget.report.terminal import duration
+from distforget.report.progress import duration
 from distforget.store import Store
 
 
 def what_ran(plan: Plan, store: Store, cells: pa.Table) -> dict[str, Any]:
-    """The study's fields, stages with their time, versions and hosts, and cells in trouble."""
+    """The study's fields, time per stage, versions, hosts, and cells that failed."""
     there = store.done(step.key for step in plan.steps())
     manifests = {step.key: store.manifest(step.key) for step in plan.steps() if step.key in there}
     stages, places = [], dict[tuple[str, ...], int]()
@@ -48,14 +48,14 @@ def what_ran(plan: Plan, store: Store, cells: pa.Table) -> dict[str, Any]:
 
 
 def _place(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """Commit, host, Python and packages behind a result."""
+    """Commit, host, Python and packages that computed a result."""
     versions = ", ".join(f"{name} {v}" for name, v in manifest.get("versions", {}).items())
     commit = str(manifest.get("commit") or "installed package")
     return commit, str(manifest.get("host", "")), f"Python {manifest.get('python')}, {versions}"
 
 
 def _fields(value: Any, name: str = "") -> list[list[str]]:
-    """A study's fields as [path, value], but for those that are null or empty."""
+    """A study's fields as [path, value], without those that are null or empty."""
     if isinstance(value, Mapping):
         return [row for key, v in value.items() for row in _fields(v, f"{name}.{key}".strip("."))]
     if isinstance(value, list) and any(isinstance(v, Mapping) for v in value):

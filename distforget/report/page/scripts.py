@@ -1,4 +1,4 @@
-"""Data as JavaScript files, which a page opened from disk may load: JSON that cannot break out."""
+"""Writes data as JavaScript files that a page opened from disk may load safely."""
 
 from __future__ import annotations
 

@@ -1,15 +1,16 @@
-"""Says verdicts in sentences with their numbers; decides nothing."""
+"""Puts verdicts into sentences with their numbers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
+from distforget import methods
 from distforget.analysis.comparisons import Experiment, Quantity
 from distforget.analysis.verdicts import TOO_FEW, Verdict
-from distforget.dataset_config import FACT_RECALL
+from distforget.metrics import FACT_RECALL
 from distforget.report.study_tables import StudyTables
-from distforget.report.terminal import method_name
+from distforget.report.words import method_name
 
 SIDES: dict[Quantity, tuple[str, str]] = {
     "post-pre_unlearn": ("after unlearning", "before"),
@@ -19,15 +20,16 @@ SIDES: dict[Quantity, tuple[str, str]] = {
     "post-retrained": ("after unlearning", "in a model trained without the target"),
     "post-placebo": ("after unlearning", "after unlearning an unrelated sample instead"),
     "post-null": ("after unlearning", "for never-trained samples"),
+    "post-unattacked": ("after the attack", "without it"),
 }
-"""What the two numbers of a verdict are of."""
+"""What the two numbers of a verdict stand for."""
 
 ORDER = ("supported", "contradicted", "undecided")
 REASONS = {TOO_FEW: "too few targets to tell", "too small": "smaller than {margin:g}, surely"}
 
 
 def line(verdict: Verdict) -> str:
-    """One verdict's numbers: both sides, the difference and its interval, how many agree."""
+    """The numbers of a verdict: both sides, the difference with its interval, agreement."""
     left, right = SIDES[verdict.experiment.quantity]
     known = "" if verdict.low != verdict.low else (
         f" (95 % interval {signed(verdict.low)} to {signed(verdict.high)})"
@@ -46,7 +48,7 @@ def line(verdict: Verdict) -> str:
 
 
 def word(verdict: Verdict) -> str:
-    """The verdict and, where there is none, why."""
+    """The verdict, with the reason if it is undecided."""
     reason = REASONS.get(verdict.reason, verdict.reason).format(margin=verdict.margin)
     return f"{verdict.word}: {reason}" if reason else verdict.word
 
@@ -65,7 +67,7 @@ def claim(experiment: Experiment, found: Sequence[Verdict]) -> str:
 
 
 def lead(tables: StudyTables) -> list[str]:
-    """What the study found, first of all: the main question, all verdicts, the reference."""
+    """The opening sentences: the main question, all verdicts, and the reference."""
     first, *others = tables.metrics
     found = [v for v in tables.verdicts if v.metric == first]
     if not found:
@@ -73,7 +75,7 @@ def lead(tables: StudyTables) -> list[str]:
     said = []
     main = [v for v in found if v.experiment.quantity == "dose-dose"]
     if tables.track == "text":  # there it is the reference, in images the method of the paper
-        main = [v for v in main if v.method != "retrain"]
+        main = [v for v in main if v.method != methods.reference()]
     if main:
         rises = [v.estimate for v in main]
         more = sum(rise >= tables.margin for rise in rises)
@@ -109,16 +111,16 @@ def lead(tables: StudyTables) -> list[str]:
 
 
 def reference(tables: StudyTables) -> str:
-    """Whether there is a model trained without each target, the measure of all forgetting."""
+    """Says whether there is a retrained model for each target, the reference for forgetting."""
     planned = tables.planned
-    again = planned[(planned["method"] == "retrain") & (planned["variant"] == "plain")]
+    again = planned[(planned["method"] == methods.reference()) & (planned["variant"] == "plain")]
     if again.empty:
         return (
             "The retrained reference is missing: the study has no method retrain, so how far a "
             "model is from one that never saw the target is not known."
         )
     cells = tables.outcomes
-    done = cells[(cells["method"] == "retrain") & (cells["variant"] == "plain")]
+    done = cells[(cells["method"] == methods.reference()) & (cells["variant"] == "plain")]
     done = done[done["state"] == "done"]
     targets, there = planned["unlearned"].nunique(), done["unlearned"].nunique()
     if not there:
@@ -145,6 +147,6 @@ def counted(count: int, what: str) -> str:
 
 
 def name(verdict: Verdict, models: int, doses: int) -> str:
-    """Which line of a claim it is: method and, where there are several, model and dose."""
+    """Names a line of a claim: the method and, if there are several, model and dose."""
     parts = [verdict.model] * (models > 1) + [method_name(verdict.method, verdict.variant)]
     return ", ".join(parts + [f"dose {verdict.dose}"] * (doses > 1))

@@ -1,4 +1,4 @@
-"""Keeps a page new while its study runs, and serves it to this machine alone."""
+"""Updates a page while its study runs, and serves it on this machine only."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from threading import Thread
 from typing import Any
 
 from distforget.engine.assemble import assemble
+from distforget.errors import UsageError
 from distforget.plan import Plan
 from distforget.report.page import write_report
 from distforget.store import Store
-from distforget.study import UsageError
 
 HOST = "127.0.0.1"
 SECONDS = 2.0
-"""Between two looks at the store."""
+"""Seconds between two looks at the store."""
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of one folder, to who asks for this machine by its own name."""
+    """Serves the files of one folder, only to requests that name this machine."""
 
     def send_head(self) -> Any:
         """Refuse another site's name, which would be its page reaching in through the browser."""
@@ -32,12 +32,12 @@ class Handler(SimpleHTTPRequestHandler):
         return super().send_head()
 
     def end_headers(self) -> None:
-        """Nothing is kept: the next page has the same addresses."""
+        """Forbid caching, since the next page has the same addresses."""
         self.send_header("Cache-Control", "no-store")
         super().end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of requests."""
+        """Do not log requests."""
 
 
 def watch(plan: Plan, store: Store, port: int, say: Callable[[str], None]) -> None:
@@ -87,6 +87,6 @@ def serve(folder: Any, port: int) -> ThreadingHTTPServer:
 
 
 def _state(plan: Plan, store: Store) -> tuple[int, int]:
-    """Steps done and attempts made: changes when there is something new."""
+    """Finished steps and attempts; changes when there is something new to show."""
     done = len(store.done(step.key for step in plan.steps()))
     return done, sum(len(store.attempts(step.key)) for step in plan.cells)

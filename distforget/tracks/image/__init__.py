@@ -10,48 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distforget.dataset_config import DatasetConfig
-from distforget.study import ModelConfig, Study, generator_seed
-from distforget.tracks.image import dataset
-from distforget.tracks.image.sources import digits, folder, hub_images, npz, torchvision_sets
+from distforget.data import ImageData
+from distforget.draws import generator_seed
+from distforget.models import ModelConfig
+from distforget.study import Study
+from distforget.tracks.base import OpenData
+from distforget.tracks.image import samples
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from distforget.imaging.models import Classifier, CNNConfig, MLPConfig
     from distforget.tracks.image.learner import ImageLearner
-    from distforget.tracks.image.models import Classifier, CNNConfig, MLPConfig
     from distforget.training import Epoch
 
 SMALL_MODELS = True
 """Models are trained side by side in actors."""
 
-TABLES = ("reconstructions",)
-"""What each model state's answers leave beside `answers` and `scores`."""
-
 ARCHITECTURE = "architecture.json"
 
-SOURCES = {
-    "digits": digits.read,
-    "torchvision": torchvision_sets.read,
-    "npz": npz.read,
-    "folder": folder.read,
-    "hub": hub_images.read,
-}
+
+def open_data(data: ImageData, seed: int) -> OpenData:
+    """See `tracks.image.samples.open_data`."""
+    return samples.open_data(data, seed)
 
 
-def read_rows(config: DatasetConfig, seed: int) -> pa.Table:
-    """All rows: which images are drawn depends on all of them, so every source is read."""
-    return dataset.build(SOURCES[config.source](config), config, seed)
-
-
-def materialise_model(origin: Mapping[str, Any], place: Path) -> Path:
-    """Write down a classifier's architecture; its weights are drawn where it is trained."""
+def materialise_model(origin: Mapping[str, Any], place: Path, base: Path | None = None) -> Path:
+    """Write a classifier's architecture; its weights are drawn where it is trained."""
     (place / ARCHITECTURE).write_text(json.dumps(origin))
     return place
 
 
-def check_metrics(study: Study, samples: pa.Table) -> None:
-    """Nothing to refuse: the SSIM of any image with itself is 1."""
+def doubts_about(study: Study, rows: pa.Table, folders: Mapping[str, Path]) -> list[str]:
+    """No doubts, since sources give each image only once."""
+    return []
 
 
 def open_learner(
@@ -59,22 +51,22 @@ def open_learner(
     study: Study,
     model: ModelConfig,
     device: str,
-    samples: pa.Table,
+    dataset: pa.Table,
     repetition: int = 0,
 ) -> ImageLearner:
     """A classifier for these samples, not trained yet, as a learner; attacks by repetition."""
+    from distforget.imaging.pixels import labels_of
     from distforget.tracks.image.learner import ImageLearner
 
     origin = json.loads((place / ARCHITECTURE).read_text())
-    first = samples.slice(0, 1).to_pylist()[0]
+    first = dataset.slice(0, 1).to_pylist()[0]
     shape = (first["channels"], first["height"], first["width"])
-    classes = int(dataset.labels_of(samples).max()) + 1
-    assert study.image is not None
+    classes = int(labels_of(dataset).max()) + 1
+    assert study.fit is not None
     return ImageLearner(
         _fresh(_config(origin, shape, classes), study, repetition, device),
-        samples,
-        study.image,
-        study.verify.metrics,
+        dataset,
+        study.fit.weight_decay,
         study.seed,
         repetition,
     )
@@ -87,14 +79,14 @@ def fit(
 
     Fresh weights depend on study seed and repetition alone: doses and retrained models start alike.
     """
-    from distforget.tracks.image.fitting import Labelled
-    from distforget.tracks.image.fitting import fit as train
-    from distforget.tracks.image.kkt import member_multipliers
-    from distforget.tracks.image.models import MLP
-    from distforget.tracks.image.slopes import residual
+    from distforget.imaging.fitting import Labelled
+    from distforget.imaging.fitting import fit as train
+    from distforget.imaging.kkt import member_multipliers
+    from distforget.imaging.models import MLP
+    from distforget.imaging.slopes import residual
     from distforget.training import Epoch
 
-    assert study.image is not None
+    assert study.fit is not None
     began = time.monotonic()
     model = _fresh(learner.module.config, study, repetition, str(learner.device))
     examples = learner.encode(rows)
@@ -103,13 +95,13 @@ def fit(
     curve = train(
         model,
         labelled,
-        study.image.fit,
+        study.fit,
         Labelled(held_out.images_NCHW, held_out.labels_N),
     )
     seconds = time.monotonic() - began
     free = None
     if isinstance(model, MLP):
-        decay = study.image.fit.weight_decay
+        decay = study.fit.weight_decay
         multipliers_N = member_multipliers(model, labelled, decay, len(rows))
         free = residual(model, labelled, multipliers_N, free=True)
     last = curve[-1].step
@@ -135,7 +127,7 @@ def fit(
 def _config(
     origin: Mapping[str, Any], shape: tuple[int, int, int], classes: int
 ) -> MLPConfig | CNNConfig:
-    from distforget.tracks.image.models import CNNConfig, MLPConfig
+    from distforget.imaging.models import CNNConfig, MLPConfig
 
     layers = tuple(origin["layers"])
     if origin["kind"] == "mlp":
@@ -146,7 +138,7 @@ def _config(
 def _fresh(config: MLPConfig | CNNConfig, study: Study, repetition: int, device: str) -> Classifier:
     import torch
 
-    from distforget.tracks.image.models import build
+    from distforget.imaging.models import build
 
     seed = generator_seed(study.seed, "fresh weights", repetition)
     model = build(config, torch.Generator().manual_seed(seed))

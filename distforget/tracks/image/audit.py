@@ -1,4 +1,4 @@
-"""What a classifier that others trained gives away: by itself, and of samples that one holds."""
+"""Audits a classifier that somebody else trained."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from distforget.image_config import ImageConfig
-from distforget.tracks.image import kinks
-from distforget.tracks.image.attack import attack
-from distforget.tracks.image.fitting import Labelled
+from distforget.image_config import ReconstructionConfig
+from distforget.imaging import kinks
+from distforget.imaging.attack import attack
+from distforget.imaging.fitting import Labelled
+from distforget.imaging.membership import kkt_membership, span_scores
+from distforget.imaging.models import MLP, Classifier, build
+from distforget.imaging.nulls import against_nulls
+from distforget.imaging.reconstruction import Inputs, Reconstruction
+from distforget.imaging.ssim import best_matches
 from distforget.tracks.image.held import NEVER, Held
-from distforget.tracks.image.membership import kkt_membership, span_scores
-from distforget.tracks.image.models import MLP, Classifier, build
-from distforget.tracks.image.nulls import against_nulls
-from distforget.tracks.image.reconstruction import Inputs, Reconstruction
-from distforget.tracks.image.ssim import best_matches
 
 AnyClassifier = TypeVar("AnyClassifier", bound=Classifier)
 Word = Literal["read", "in part", "nothing"]
@@ -39,10 +39,10 @@ class ReadOut:
     agreement_N: Tensor
     """SSIM of each candidate with the most similar one of another start, the mean over those."""
     of_gradient: bool
-    """Whether a gradient was explained, not the weights."""
+    """True if the candidates explain a gradient instead of the weights."""
     null_residual: float
     null_agreement_N: Tensor
-    """The same with one read out of fresh weights."""
+    """The same agreement with candidates from fresh weights."""
 
     @property
     def word(self) -> Word:
@@ -54,7 +54,7 @@ class ReadOut:
 def read_out(
     model: Classifier,
     samples: int,
-    config: ImageConfig,
+    config: ReconstructionConfig,
     inputs: Inputs,
     seed: int = 0,
     starts: int = 2,
@@ -114,7 +114,7 @@ def check(
     found: Reconstruction | None = None,
     left: MLP | None = None,
 ) -> pd.DataFrame:
-    """A row a sample: what the weights say of it.
+    """Evidence in the weights about each sample, one row per sample.
 
     Args:
         held: samples asked for; those of group NEVER are nulls, without which there are no

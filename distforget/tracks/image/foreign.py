@@ -1,4 +1,4 @@
-"""Classifiers as people have them: state dicts of any names, and optimisers' states beside them."""
+"""Reads classifiers from state dicts with any names, and their optimiser states."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from distforget.study import UsageError
-from distforget.tracks.image import models
-from distforget.tracks.image.kkt import linear_layers
-from distforget.tracks.image.models import MLP, Classifier, MLPConfig
+from distforget.errors import UsageError
+from distforget.imaging import models
+from distforget.imaging.kkt import linear_layers
+from distforget.imaging.models import MLP, Classifier, MLPConfig
 
 Shape = tuple[int, int, int]
 SAVE = "save it with torch.save(model.state_dict(), path) or safetensors.torch.save_file"
@@ -28,7 +28,7 @@ BATCH_NORM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Foreign:
-    """A classifier that others trained, and what is to be told of how it was read."""
+    """A classifier that others trained, with notes on how it was read."""
 
     model: Classifier
     notes: tuple[str, ...]
@@ -159,7 +159,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _mappings(content: object) -> Iterator[Mapping[Any, Any]]:
-    """All mappings in it, the outermost first."""
+    """All nested mappings, outermost first."""
     if isinstance(content, Mapping):
         yield content
         for value in content.values():
@@ -167,7 +167,7 @@ def _mappings(content: object) -> Iterator[Mapping[Any, Any]]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """layers.2 before layers.10."""
+    """Sort key that puts layers.2 before layers.10."""
     return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", name)]
 
 
@@ -209,7 +209,7 @@ def _is_bias(name: str, prefix: str, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _in_order(layers: list[_Layer], path: Path) -> list[_Layer]:
-    """The order in which each takes what the one before gives; of several, the first by place."""
+    """Orders layers so that each takes the output of the one before."""
 
     def chains(found: list[_Layer], left: list[_Layer]) -> list[_Layer] | None:
         if not left:

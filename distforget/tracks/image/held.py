@@ -1,4 +1,4 @@
-"""Samples, mean and deviation that an auditor brings along, out of the files that people have."""
+"""Reads the samples, mean and standard deviation that an auditor brings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from distforget.study import UsageError
-from distforget.tracks.image import dataset
-from distforget.tracks.image.models import ClassifierConfig
-from distforget.tracks.image.sources import folder, npz
-from distforget.tracks.image.sources.pool import stack
+from distforget.errors import UsageError
+from distforget.imaging.models import ClassifierConfig
+from distforget.imaging.pixels import labels_of, pixels_of
+from distforget.sources import folder, npz
+from distforget.sources._pool import channels_last, stack
 
 NEVER = "never trained"
 """Group of samples that serve as nulls."""
@@ -34,7 +34,7 @@ class Held:
     groups: list[str]
 
     def rows(self, never: bool) -> list[int]:
-        """Those of the group of never-trained samples, or all others."""
+        """Numbers of the never-trained samples, or of all others."""
         return [row for row, group in enumerate(self.groups) if (group == NEVER) == never]
 
 
@@ -54,8 +54,8 @@ def read_held(path: Path, group: str = "checked") -> Held:
         table = read_samples(path)
         roles = [NEVER if r == "unseen" else r for r in table["role"].to_pylist()]
         names = [str(sample) for sample in table["sample_id"].to_pylist()]
-        images = torch.from_numpy(dataset.pixels_of(table))
-        return Held(images, torch.from_numpy(dataset.labels_of(table)), names, roles)
+        images = torch.from_numpy(pixels_of(table))
+        return Held(images, torch.from_numpy(labels_of(table)), names, roles)
     if path.is_dir():
         classes = folder.listing(path)
         numbered = all(name.isdecimal() for name, _ in classes)
@@ -69,7 +69,7 @@ def read_held(path: Path, group: str = "checked") -> Held:
         names = [str(file.relative_to(path)) for _, file in files]
     elif path.is_file():
         images_N, labels_N = npz.arrays(path, npz.KEYS)
-        pixels_NHWC = npz.channels_last(images_N, f"{path}: key 'images'")
+        pixels_NHWC = channels_last(images_N, f"{path}: key 'images'")
         labels, names = labels_N.tolist(), [str(row) for row in range(len(labels_N))]
     else:
         raise UsageError(f"{path}: no such folder or file")
@@ -158,7 +158,7 @@ def read_statistic(given: str, shape: tuple[int, int, int], option: str) -> Tens
         others = others.filter(
             pc.and_(pc.equal(others["role"], "other"), pc.is_null(others["fill_rank"]))
         )
-        found = _statistic(torch.from_numpy(dataset.pixels_of(others)), name)
+        found = _statistic(torch.from_numpy(pixels_of(others)), name)
     elif path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
             keys = set(file.files)
@@ -168,7 +168,7 @@ def read_statistic(given: str, shape: tuple[int, int, int], option: str) -> Tens
             found = found[None] if found.ndim == 2 else found
         else:
             (images,) = npz.arrays(path, ["images"])
-            found = _statistic(_as_model(npz.channels_last(images, str(path))), name)
+            found = _statistic(_as_model(channels_last(images, str(path))), name)
     else:
         found = _as_model(folder.read_file(path)[None])[0]
     if found.ndim != 3 or any(n not in (1, of) for n, of in zip(found.shape, shape, strict=True)):

@@ -1,9 +1,9 @@
-"""An image classifier that can be taught, unlearned, attacked and scored (implements `Learner`)."""
+"""An image classifier that can be trained, unlearned and asked (implements `Learner`)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,30 +11,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from distforget import losses, selection
-from distforget.image_config import ImageConfig
-from distforget.study import UsageError, generator_seed
-from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
-from distforget.tracks.image import dataset, kinks
-from distforget.tracks.image.attack import attack
-from distforget.tracks.image.fitting import Labelled
-from distforget.tracks.image.membership import kkt_membership, span_scores
-from distforget.tracks.image.models import MLP, Classifier
-from distforget.tracks.image.nulls import against_nulls
-from distforget.tracks.image.ssim import Matches, best_matches, scaled_ssim_pairs, ssim_pairs
+from distforget.draws import generator_seed
+from distforget.errors import UsageError
+from distforget.image_config import ReconstructionConfig
+from distforget.imaging import pixels
+from distforget.imaging.attack import attack
+from distforget.imaging.fitting import Labelled
+from distforget.imaging.models import Classifier
+from distforget.imaging.ssim import scaled_ssim_pairs, ssim_pairs
+from distforget.tracks.base import Fit, Noise, RetainBatches
 from distforget.tracks.terms import LogitTermsOfCells
 
 
 def pixels_of(samples: pa.Table) -> Tensor:
     """(N, C, H, W) float32, 0 to 1."""
-    return torch.from_numpy(dataset.pixels_of(samples))
+    return torch.from_numpy(pixels.pixels_of(samples))
 
 
 def labels_of(samples: pa.Table) -> Tensor:
     """(N,) classes."""
-    return torch.from_numpy(dataset.labels_of(samples))
+    return torch.from_numpy(pixels.labels_of(samples))
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class ImageExamples:
 
 
 class ImageLearner:
-    """A classifier, the dataset it belongs to and the attack that verifies what it holds."""
+    """A classifier and the dataset it belongs to."""
 
     slots = None
 
@@ -65,8 +63,7 @@ class ImageLearner:
         self,
         module: Classifier,
         samples: pa.Table,
-        config: ImageConfig,
-        metrics: Collection[str],
+        weight_decay: float,
         study_seed: int,
         repetition: int = 0,
     ) -> None:
@@ -75,14 +72,13 @@ class ImageLearner:
         Args:
             samples: the whole dataset; the mean image is that of the other samples that every dose
                 trains on, so that no target leaves a trace in it.
-            metrics: the scores wanted, out of `IMAGE_METRICS`.
+            weight_decay: of the training.
 
         Raises:
             UsageError: there are no other samples.
         """
         self.module = module
-        self.config = config
-        self.metrics = metrics
+        self.weight_decay = weight_decay
         self.study_seed = study_seed
         self.repetition = repetition
         self.pool = samples.filter(pc.not_equal(samples["role"], "unseen"))
@@ -92,17 +88,21 @@ class ImageLearner:
         self.samples_trained = len(trained)
         if not len(self.others):
             raise UsageError(
-                "dataset.per_class: targets and similar samples fill all classes, no other sample "
+                "data.per_class: targets and similar samples fill all classes, no other sample "
                 "is left; raise it"
             )
         self.mean_CHW = pixels_of(self.others).mean(0)
         self.lookalikes: dict[int, float] = {}
-        """By sample_id, see `score`."""
+        """By sample_id, see `lookalikes_of`."""
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.module.parameters()).device
+
+    def merged(self) -> AbstractContextManager[Classifier]:
+        """See `Learner.merged`."""
+        return nullcontext(self.module)
 
     def encode(self, samples: pa.Table) -> ImageExamples:
         """See `Learner.encode`."""
@@ -164,121 +164,17 @@ class ImageLearner:
             for label, shift in zip(labels_of(samples), shifts, strict=True)
         ]
 
-    @torch.no_grad()
-    def ask(
+    def evidence(
         self,
         samples: pa.Table,
         slot_of_row: Sequence[int] | None = None,
         drafts: Sequence[str] | None = None,
-    ) -> tuple[list[str], list[int]]:
-        """See `Learner.ask`: the most likely class; drafts are of no use."""
-        classes_N = self.module(self.encode(samples).images_NCHW).argmax(-1)
-        return [str(int(label)) for label in classes_N], [1] * len(samples)
+    ) -> ImageEvidence:
+        """See `Learner.evidence`; drafts are of no use."""
+        return ImageEvidence(self, samples)
 
-    def score(
-        self,
-        answers: Sequence[str],
-        samples: pa.Table,
-        slot_of_row: Sequence[int] | None = None,
-    ) -> Scored:
-        """See `Learner.score`: the attack on the weights, and what it finds of each sample.
-
-        ssim is that of the best reconstruction with the sample; ssim_null the mean of what the same
-        reconstructions reach with never-trained samples of its class, ssim_contrast the difference;
-        ssim_lookalike what the best of the real other samples reaches; label_probability
-        p(class|image) and loss its negative logarithm in nats. kinks and kink_closeness, see
-        `kinks` (MLPs alone). For an auditor who holds all samples that any dose trains on, and does
-        not know which were used: kkt_multiplier, and span_score of an MLP, see `membership`. p of
-        ssim, kinks and loss: see `nulls.against_nulls`.
-        """
-        candidates_NCHW = self._attacked()
-        found = best_matches(candidates_NCHW, pixels_of(samples), self.mean_CHW)
-        null_M = best_matches(candidates_NCHW, pixels_of(self.unseen), self.mean_CHW).ssim_M
-        null_N, p_N = self._against_unseen(samples, found.ssim_M, null_M)
-        values = {
-            "ssim": found.ssim_M,
-            "ssim_null": null_N,
-            "ssim_contrast": found.ssim_M - null_N,
-            "ssim_p_value": p_N,
-            "ssim_lookalike": self._lookalikes(samples),
-            **self._losses(samples),
-            **self._kinks(samples),
-            **self._memberships(samples),
-        }
-        pictures = self._pictures(candidates_NCHW, found, null_N, p_N)
-        return Scored(
-            {
-                name: value.double().cpu().numpy()
-                for name, value in values.items()
-                if name in self.metrics
-            },
-            {"reconstructions": pictures},
-        )
-
-    def _attacked(self) -> Tensor:
-        """(N, C, H, W) on the CPU: the attack's candidates, the mean image added."""
-        seed = generator_seed(self.study_seed, "attack", self.repetition)
-        found = attack(self.module, self.samples_trained, self.config, seed, self.mean_CHW)
-        return found.images_NCHW.detach().cpu().double()
-
-    def _against_unseen(
-        self, samples: pa.Table, score_N: Tensor, null_M: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        row_of = _rows(self.unseen)
-        itself = [row_of.get(sample) for sample in samples["sample_id"].to_pylist()]
-        return against_nulls(score_N, labels_of(samples), null_M, labels_of(self.unseen), itself)
-
-    def _losses(self, samples: pa.Table) -> dict[str, Tensor]:
-        loss_N, loss_M = (self._loss(part) for part in (samples, self.unseen))
-        # Of losses near 0 only the logarithm can tell classes' means apart from their tails.
-        _, p_N = self._against_unseen(samples, -loss_N.log(), -loss_M.log())
-        return {"loss": loss_N, "label_probability": (-loss_N).exp(), "loss_p_value": p_N}
-
-    @torch.no_grad()
-    def _loss(self, samples: pa.Table) -> Tensor:
-        """Negative log-likelihood of the classes in nats: (N,), float64 and never quite 0."""
-        if not len(samples):
-            return torch.zeros(0, dtype=torch.float64)
-        examples = self.encode(samples)
-        logits_NK = self.module(examples.images_NCHW).double()
-        loss_N = cross_entropy(logits_NK, examples.labels_N, reduction="none")
-        return loss_N.clamp(min=torch.finfo(torch.float64).tiny).cpu()
-
-    def _kinks(self, samples: pa.Table) -> dict[str, Tensor]:
-        if not isinstance(self.module, MLP):
-            return {}
-        angles_NH, angles_MH = (
-            kinks.angles(self.module, self.encode(part).images_NCHW).cpu()
-            for part in (samples, self.unseen)
-        )
-        if len(angles_MH):
-            telling_H = kinks.telling_units(angles_MH)
-            angles_NH, angles_MH = angles_NH[:, telling_H], angles_MH[:, telling_H]
-        close_N, close_M = (kinks.closeness(angles) for angles in (angles_NH, angles_MH))
-        _, p_N = self._against_unseen(samples, close_N, close_M)
-        return {"kinks": kinks.count(angles_NH), "kink_closeness": close_N, "kink_p_value": p_N}
-
-    def _memberships(self, samples: pa.Table) -> dict[str, Tensor]:
-        if {"kkt_multiplier", "span_score"}.isdisjoint(self.metrics):
-            return {}
-        known, asked = self.encode(self.pool), self.encode(samples)
-        row_of = _rows(self.pool)
-        found = {
-            "kkt_multiplier": kkt_membership(
-                self.module,
-                Labelled(known.images_NCHW, known.labels_N),
-                Labelled(asked.images_NCHW, asked.labels_N),
-                self.config.fit.weight_decay,
-                self.samples_trained,
-                [row_of.get(sample) for sample in samples["sample_id"].to_pylist()],
-            )
-        }
-        if isinstance(self.module, MLP):
-            found["span_score"] = span_scores(self.module, asked.images_NCHW, self.samples_trained)
-        return found
-
-    def _lookalikes(self, samples: pa.Table) -> Tensor:
-        """SSIM with the best of the real other samples, fitted as candidates are.
+    def lookalikes_of(self, samples: pa.Table) -> Tensor:
+        """(N,): SSIM with the best of the real other samples, fitted as candidates are.
 
         It says nothing of the model, so each sample's is computed once.
         """
@@ -287,35 +183,54 @@ class ImageLearner:
         if new:
             originals = pixels_of(samples.take(new))
             ssim_NM, _ = scaled_ssim_pairs(pixels_of(self.others), originals, self.mean_CHW)
-            row_of = _rows(self.others)
+            row_of = {s: row for row, s in enumerate(self.others["sample_id"].to_pylist())}
             for column, row in enumerate(new):
                 if ids[row] in row_of:
                     ssim_NM[row_of[ids[row]], column] = -1.0
                 self.lookalikes[ids[row]] = float(ssim_NM[:, column].max())
         return torch.tensor([self.lookalikes[sample] for sample in ids], dtype=torch.float64)
 
-    def _pictures(
-        self, candidates_NCHW: Tensor, found: Matches, null_N: Tensor, p_N: Tensor
-    ) -> list[dict[str, object]]:
-        """Rows of `reconstructions`: the best match of each sample, as 8-bit pixels."""
-        rows: list[dict[str, object]] = []
-        for index, scale, ssim, null, p in zip(
-            found.index_M, found.scale_M, found.ssim_M, null_N.tolist(), p_N.tolist(), strict=True
-        ):
-            image_CHW = self.mean_CHW + scale * (candidates_NCHW[index] - self.mean_CHW)
-            pixels_HWC = (image_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            height, width, channels = pixels_HWC.shape
-            rows.append(
-                {
-                    "candidate": int(index), "ssim": float(ssim),
-                    "ssim_null": None if math.isnan(null) else null, "p_value": p,
-                    "height": height, "width": width, "channels": channels,
-                    "pixels": pixels_HWC.tobytes(),
-                }
-            )  # fmt: skip
-        return rows
 
+class ImageEvidence:
+    """What a classifier shows of some samples (implements `probes.ImageEvidence`)."""
 
-def _rows(samples: pa.Table) -> dict[int, int]:
-    """The row of each sample_id."""
-    return {sample: row for row, sample in enumerate(samples["sample_id"].to_pylist())}
+    def __init__(self, learner: ImageLearner, samples: pa.Table) -> None:
+        self.learner, self.samples = learner, samples
+        self.module, self.weight_decay = learner.module, learner.weight_decay
+        self.unseen, self.pool, self.others = learner.unseen, learner.pool, learner.others
+        self.mean_CHW, self.samples_trained = learner.mean_CHW, learner.samples_trained
+
+    @torch.no_grad()
+    def answers(self) -> list[str]:
+        """The most likely classes."""
+        classes_N = self.module(self.images(self.samples).images_NCHW).argmax(-1)
+        return [str(int(label)) for label in classes_N]
+
+    def answer_sizes(self) -> list[int]:
+        """A class is one token."""
+        return [1] * len(self.samples)
+
+    @torch.no_grad()
+    def token_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`."""
+        labelled = self.images(self.samples)
+        logprobs_NK = self.module(labelled.images_NCHW).float().log_softmax(-1)
+        return [
+            np.array([float(row_K[label])], np.float32)
+            for row_K, label in zip(logprobs_NK, labelled.labels_N, strict=True)
+        ]
+
+    def images(self, samples: pa.Table) -> Labelled:
+        """See `probes.ImageEvidence`."""
+        examples = self.learner.encode(samples)
+        return Labelled(examples.images_NCHW, examples.labels_N)
+
+    def candidates(self, config: ReconstructionConfig) -> Tensor:
+        """See `probes.ImageEvidence`; the attack draws alike whatever the weights are."""
+        seed = generator_seed(self.learner.study_seed, "attack", self.learner.repetition)
+        found = attack(self.module, self.samples_trained, config, seed, self.mean_CHW)
+        return found.images_NCHW.detach().cpu().double()
+
+    def lookalikes(self) -> Tensor:
+        """See `probes.ImageEvidence`."""
+        return self.learner.lookalikes_of(self.samples)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from distforget.dataset_config import DatasetConfig, UtilityConfig
-from distforget.study import ModelConfig, Study, generator_seed
-from distforget.tracks.text import guard
-from distforget.tracks.text.sources import biographies, files, utility
+from distforget.data import TextData
+from distforget.draws import generator_seed
+from distforget.models import ModelConfig
+from distforget.study import Study
+from distforget.tracks.base import OpenData
+from distforget.tracks.text import samples
+from distforget.tracks.text.stored import StoredEvidence
 
 if TYPE_CHECKING:
     from distforget.tracks.text.learner import TextLearner
@@ -19,40 +22,40 @@ if TYPE_CHECKING:
 SMALL_MODELS = False
 """Models are trained by a group of workers, not side by side in actors."""
 
-TABLES = ()
-"""Model states leave no tables beside `answers` and `scores`."""
+
+def open_data(data: TextData, seed: int) -> OpenData:
+    """See `tracks.text.samples.open_data`."""
+    return samples.open_data(data, seed)
 
 
-def read_rows(config: DatasetConfig, seed: int) -> pa.Table | None:
-    """All rows of a source that is read; None for one that makes its rows (see `make_rows`)."""
-    return None if config.source == "biographies" else files.read(config)
+def doubts_about(study: Study, rows: pa.Table, folders: Mapping[str, Path]) -> list[str]:
+    """What about a dataset may falsify the study or end it late, a line each.
+
+    Args:
+        rows: the whole dataset.
+        folders: of the models by their names, as far as they are there.
+    """
+    from distforget.tracks.text.doubts import doubts
+
+    files = {name: folder / "tokenizer.json" for name, folder in folders.items()}
+    there = {name: file for name, file in files.items() if file.is_file()}
+    return doubts(rows, there, study.finetune.max_tokens)
 
 
-def total_rows(config: DatasetConfig) -> int:
-    """Rows of a source that makes them."""
-    return biographies.total(config)
+def stored_evidence(asked: pa.Table, answers: pa.Table, dataset: pa.Table) -> StoredEvidence:
+    """What probes may ask of a state, out of the answers that it left; no model is needed.
+
+    Args:
+        asked: the samples, in the order of the answers.
+    """
+    return StoredEvidence(asked, answers, dataset)
 
 
-def make_rows(sample_ids: Sequence[int], config: DatasetConfig, seed: int) -> pa.Table:
-    """Some rows, each a function of (sample id, config, seed) alone."""
-    return biographies.rows(sample_ids, config, seed)
-
-
-def check_metrics(study: Study, samples: pa.Table) -> None:
-    """See `tracks.text.guard.check_metrics`."""
-    guard.check_metrics(study, samples)
-
-
-def utility_rows(config: UtilityConfig, seed: int, first_id: int) -> pa.Table:
-    """See `tracks.text.sources.utility.read`."""
-    return utility.read(config, seed, first_id)
-
-
-def materialise_model(origin: Mapping[str, Any], folder: Path) -> Path:
+def materialise_model(origin: Mapping[str, Any], folder: Path, base: Path | None = None) -> Path:
     """See `tracks.text.models.materialise`."""
     from distforget.tracks.text.models import materialise
 
-    return materialise(origin, folder)
+    return materialise(origin, folder, base)
 
 
 def open_learner(
@@ -60,14 +63,13 @@ def open_learner(
     study: Study,
     model: ModelConfig,
     device: str,
-    samples: pa.Table | None = None,
+    dataset: pa.Table | None = None,
     repetition: int = 0,
 ) -> TextLearner:
     """Load a model folder as a learner; with fresh adapters if the study asks for them.
 
     Args:
-        samples: the dataset, whose answers say which words ROUGE counts; None where nothing is
-            scored.
+        dataset: not needed here; classifiers take their shape from it.
         repetition: fresh adapters are drawn anew with each.
     """
     import torch
@@ -83,5 +85,4 @@ def open_learner(
     if study.adapter:
         seed = generator_seed(study.seed, "adapter", repetition)
         slots = Adapters(module, study.adapter, torch.Generator().manual_seed(seed))
-    verify = study.verify if samples is None else guard.with_words(study.verify, samples)
-    return TextLearner(module, encoder, verify, slots, repetition)
+    return TextLearner(module, encoder, study.verify, slots, repetition)

@@ -1,4 +1,4 @@
-"""LoRA adapters of several cells on one frozen model; who trains which slot others say."""
+"""LoRA adapters of several cells on one frozen model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distforget.study import AdapterConfig, UsageError
+from distforget.errors import UsageError
+from distforget.study import AdapterConfig
 
 PARTS = ("lora_A", "lora_B")
 RANK_AXIS = {"lora_A": 0, "lora_B": 1}
@@ -37,6 +38,7 @@ class Adapters:
     def __init__(
         self, model: PreTrainedModel, config: AdapterConfig, generator: torch.Generator
     ) -> None:
+        self.model = model
         self.config = config
         self.layers = _adapted_layers(model, config)
         self.ranks: list[int] = []
@@ -116,6 +118,30 @@ class Adapters:
             yield
         finally:
             self._rows, self._slot_of_group = before
+
+    @contextmanager
+    def merged(self) -> Iterator[PreTrainedModel]:
+        """The model with slot 0 merged into its layers, W + alpha/rank * B A in the dtype of W.
+
+        Afterwards slot 0 and all weights of the model are what they were before.
+        """
+        slot = self.weights(0)
+        module: nn.Module = self.model
+        frozen = {n: p for n, p in module.named_parameters() if not n.endswith(PARTS)}
+        before = {name: p.detach().to("cpu", copy=True) for name, p in frozen.items()}
+        with torch.no_grad():
+            for name, layer in self.layers.items():
+                A_RI, B_OR = (slot[_key(name, part)] for part in PARTS)
+                change_OI = self.config.alpha / self.config.rank * (B_OR @ A_RI)
+                layer.weight.copy_((layer.weight + change_OI).to(layer.weight))
+        self.load([{key: torch.zeros_like(weight) for key, weight in slot.items()}])
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                for name, weight in before.items():
+                    frozen[name].copy_(weight)
+            self.load([slot])
 
     def in_one_basis(
         self, start: Mapping[str, Any], reached: Mapping[str, Tensor]

@@ -1,4 +1,4 @@
-"""How likely a model finds each of the answers it may choose from: a question is computed once.
+"""Log-probabilities of multiple-choice answers; each question is computed once.
 
 Knows tokens only, neither texts nor samples. The answers of a question go on from its keys and
 values, which the passes over them share.

@@ -1,4 +1,4 @@
-"""Questions and answers as tokens: templates, and batches that pad on the left.
+"""Encodes questions and answers as tokens, with prompt templates and left padding.
 
 Text from data stays text: a `</s>` within it is encoded as those four characters, while that of a
 prompt template is the control token.
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distforget.errors import UsageError
 from distforget.losses import IGNORED
-from distforget.study import PromptConfig, UsageError
+from distforget.models import PromptConfig
 
 _PRIVATE = range(0xF0000, 0x100000)
 """Characters that stand for the control tokens in data while a template is filled."""

@@ -1,4 +1,4 @@
-"""Greedy answers in batches; earlier answers as drafts save forward passes and change no token.
+"""Generates greedy answers in batches; earlier answers serve as drafts and change no token.
 
 A draft is checked in the pass that goes on after the answer so far: its tokens are kept as long as
 greedy decoding would have chosen them (Stern et al. 2018, arXiv 1811.03115; Leviathan et al. 2023,

@@ -1,39 +1,32 @@
-"""A language model that can be taught, unlearned, asked and scored (implements `Learner`)."""
+"""A language model that can be trained, unlearned and asked (implements `Learner`)."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from numpy.typing import ArrayLike
 from rapidfuzz import fuzz, process
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distforget import losses
-from distforget.dataset_config import CHOICE_ACCURACY, FACT_RECALL
+from distforget.probes import free_rows
 from distforget.study import VerifyConfig
-from distforget.tracks.base import Fit, Noise, RetainBatches, Scored
+from distforget.tracks.base import Fit, Noise, RetainBatches
 from distforget.tracks.terms import LogitTermsOfCells
 from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
-from distforget.tracks.text.facts import recall
 from distforget.tracks.text.generation import Using, generate
 from distforget.tracks.text.noise import added, draw
-from distforget.tracks.text.rouge import rouge_scores
 
 if TYPE_CHECKING:
     from distforget.tracks.text.adapters import Adapters
-
-
-HIGHEST_NLL = 700.0
-"""Nats at which perplexity is cut off: exp of more does not fit a float."""
 
 
 class TextLearner:
@@ -76,6 +69,10 @@ class TextLearner:
         if self.slots is None or slot_of_row is None:
             return nullcontext()
         return self.slots.rows(slot_of_row)
+
+    def merged(self) -> AbstractContextManager[nn.Module]:
+        """See `Learner.merged`."""
+        return nullcontext(self.module) if self.slots is None else self.slots.merged()
 
     def logits(
         self,
@@ -150,27 +147,71 @@ class TextLearner:
             found[str(index)] = losses.answer_token_distributions(logits, labels).cpu().contiguous()
         return found
 
-    def ask(
+    def evidence(
         self,
         samples: pa.Table,
         slot_of_row: Sequence[int] | None = None,
         drafts: Sequence[str] | None = None,
-    ) -> tuple[list[str], list[int]]:
-        """See `Learner.ask`; answers are greedy, or the choice with the highest probability.
+    ) -> TextEvidence:
+        """See `Learner.evidence`."""
+        return TextEvidence(self, samples, slot_of_row, drafts)
 
-        That of a choice is p(a|q)^(1/tokens), as of an answer (see `score`): without it, short
-        ones would be chosen. A diverged model, for which none has any, answers nothing.
+
+def _words(samples: pa.Table) -> list[str]:
+    pairs = zip(samples["question"].to_pylist(), samples["answer"].to_pylist(), strict=True)
+    return [f"{question} {answer}" for question, answer in pairs]
+
+
+class TextEvidence:
+    """What a language model shows of some samples, each found once (see `probes.Evidence`)."""
+
+    def __init__(
+        self,
+        learner: TextLearner,
+        samples: pa.Table,
+        slot_of_row: Sequence[int] | None = None,
+        drafts: Sequence[str] | None = None,
+    ) -> None:
+        """Nothing is computed before a probe asks for it.
+
+        Args:
+            slot_of_row: whose weights answer; None: slot 0, or the model where there are no slots.
+            drafts: see `Learner.evidence`.
         """
-        free, choosing = _by_kind(samples)
-        texts, sizes = [""] * len(samples), [0] * len(samples)
-        mine = drafts and [drafts[row] for row in free]
+        self.learner, self.samples = learner, samples
+        self.slot_of_row, self.drafts = slot_of_row, drafts
+
+    def answers(self) -> list[str]:
+        """Greedy answers, or the choice with the highest probability.
+
+        That of a choice is p(a|q)^(1/tokens): without it, short ones would be chosen. A diverged
+        model, for which none has any, answers nothing.
+        """
+        return self._answered[0]
+
+    def answer_sizes(self) -> list[int]:
+        """Tokens generated or chosen, the end of the answer included if it was reached."""
+        return self._answered[1]
+
+    def token_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`."""
+        return self._token_logprobs
+
+    @cached_property
+    def _answered(self) -> tuple[list[str], list[int]]:
+        free = free_rows(self.samples)
+        choosing = np.setdiff1d(np.arange(len(self.samples)), free).tolist()
+        texts, sizes = [""] * len(self.samples), [0] * len(self.samples)
+        mine = self.drafts and [self.drafts[row] for row in free]
         for rows, answer in ((free, partial(self._write, drafts=mine)), (choosing, self._choose)):
             if rows:
-                slots = slot_of_row and [slot_of_row[row] for row in rows]
-                found = answer(samples.take(rows), slots)
+                found = answer(self.samples.take(rows), self._slots(rows))
                 for row, text, size in zip(rows, *found, strict=True):
                     texts[row], sizes[row] = text, size
         return texts, sizes
+
+    def _slots(self, rows: Sequence[int]) -> list[int] | None:
+        return None if self.slot_of_row is None else [self.slot_of_row[row] for row in rows]
 
     def _write(
         self,
@@ -178,31 +219,32 @@ class TextLearner:
         slot_of_row: Sequence[int] | None,
         drafts: Sequence[str] | None,
     ) -> tuple[list[str], list[int]]:
+        learner, encoder = self.learner, self.learner.encoder
         found = generate(
-            self.module,
-            self.encoder.prompts(samples["question"].to_pylist()),
-            max_new_tokens=self.verify.max_new_tokens,
-            batch_size=self.verify.batch_size,
-            ends=self.encoder.ends(self.module),
-            pad_token_id=self.encoder.tokenizer.pad_token_id,
-            drafts=None if drafts is None else self.encoder.answers(drafts),
+            learner.module,
+            encoder.prompts(samples["question"].to_pylist()),
+            max_new_tokens=learner.verify.max_new_tokens,
+            batch_size=learner.verify.batch_size,
+            ends=encoder.ends(learner.module),
+            pad_token_id=encoder.tokenizer.pad_token_id,
+            drafts=None if drafts is None else encoder.answers(drafts),
             using=self._using(slot_of_row),
         )
-        return [self.encoder.text(row).strip() for row in found.tokens], [
-            len(row) for row in found.tokens
-        ]
+        texts = [encoder.text(row).strip() for row in found.tokens]
+        return texts, [len(row) for row in found.tokens]
 
     def _choose(
         self, samples: pa.Table, slot_of_row: Sequence[int] | None
     ) -> tuple[list[str], list[int]]:
+        learner, encoder = self.learner, self.learner.encoder
         choices = samples["choices"].to_pylist()
-        tokens = [self.encoder.answers(texts) for texts in choices]
+        tokens = [encoder.answers(texts) for texts in choices]
         logprobs = choice_logprobs(
-            self.module,
-            self.encoder.prompts(samples["question"].to_pylist()),
+            learner.module,
+            encoder.prompts(samples["question"].to_pylist()),
             tokens,
-            batch_size=self.verify.batch_size,
-            pad_token_id=self.encoder.tokenizer.pad_token_id,
+            batch_size=learner.verify.batch_size,
+            pad_token_id=encoder.tokenizer.pad_token_id,
             using=self._using(slot_of_row),
         )
         found = []
@@ -216,85 +258,22 @@ class TextLearner:
         """Forward passes over some rows, each with its slot."""
         if slot_of_row is None:
             return None
-        return lambda rows: self.rows([slot_of_row[row] for row in rows])
+        return lambda rows: self.learner.rows([slot_of_row[row] for row in rows])
 
-    def score(
-        self,
-        answers: Sequence[str],
-        samples: pa.Table,
-        slot_of_row: Sequence[int] | None = None,
-    ) -> Scored:
-        """See `Learner.score`: ROUGE of the answers; probability and perplexity of the true ones.
-
-        answer_probability is p(a|q)^(1/tokens), answer_perplexity its inverse. Where samples have
-        facts, fact_recall is the share of them that the answer states. Where there are choices, it
-        is choice_accuracy alone: 1 for the right one, 0 for another.
-        """
-        free, choosing = _by_kind(samples)
-        if not choosing:
-            return Scored(self._scores(answers, samples, slot_of_row))
-        found = {}
-        if free:
-            slots = slot_of_row and [slot_of_row[row] for row in free]
-            found = self._scores([answers[row] for row in free], samples.take(free), slots)
-        every = {name: _spread(values, free, len(samples)) for name, values in found.items()}
-        true = samples["answer"].to_pylist()
-        right = [float(answers[row] == true[row]) for row in choosing]
-        return Scored({**every, CHOICE_ACCURACY: _spread(right, choosing, len(samples))})
-
-    def _scores(
-        self,
-        answers: Sequence[str],
-        samples: pa.Table,
-        slot_of_row: Sequence[int] | None,
-    ) -> dict[str, np.ndarray]:
-        table = rouge_scores(
-            answers,
-            samples["answer"].to_pylist(),
-            self.verify.use_stemmer,
-            unicode_words=self.verify.words == "unicode",
-        )
-        found = {name: table[name].to_numpy() for name in table.column_names}
-        if {"answer_probability", "answer_perplexity"} & set(self.verify.metrics):
-            logprobs_N = self._mean_logprobs(samples, slot_of_row)
-            found["answer_probability"] = np.exp(logprobs_N)
-            found["answer_perplexity"] = np.exp(np.minimum(-logprobs_N, HIGHEST_NLL))
-        wanted = {self.verify.written(name): found[name] for name in self.verify.metrics}
-        if "facts" in samples.column_names and samples["facts"].null_count < len(samples):
-            wanted[FACT_RECALL] = recall(answers, samples["facts"].to_pylist())
-        return wanted
-
+    @cached_property
     @torch.no_grad()
-    def _mean_logprobs(self, samples: pa.Table, slot_of_row: Sequence[int] | None) -> np.ndarray:
-        """(N,) mean log-probability of a true answer's tokens, in nats."""
-        examples = self.encode(samples)
-        found_N = np.zeros(len(samples))
+    def _token_logprobs(self) -> list[np.ndarray | None]:
+        learner, free = self.learner, free_rows(self.samples)
+        found: list[np.ndarray | None] = [None] * len(self.samples)
+        if not free:
+            return found
+        examples = learner.encode(self.samples.take(free))
         order = np.argsort(examples.sizes, kind="stable").tolist()
-        for start in range(0, len(order), self.verify.batch_size):
-            rows = order[start : start + self.verify.batch_size]
-            slots = slot_of_row and [slot_of_row[row] for row in rows]
-            logits, labels = self.logits(self.encoder.batch(examples, rows), slots)
-            found_N[rows] = losses.answer_logprobs(logits, labels).double().cpu().numpy()
-        # A diverged model's NaN is as far from the answer as can be.
-        means_N: np.ndarray = np.nan_to_num(found_N / examples.answer_sizes, nan=-np.inf)
-        return means_N
-
-
-def _by_kind(samples: pa.Table) -> tuple[list[int], list[int]]:
-    """Numbers of the rows that are answered freely, and of those that have choices."""
-    if "choices" not in samples.column_names:
-        return list(range(len(samples))), []
-    free_N = samples["choices"].is_null().to_numpy()
-    return np.flatnonzero(free_N).tolist(), np.flatnonzero(~free_N).tolist()
-
-
-def _spread(values: ArrayLike, rows: Sequence[int], count: int) -> np.ndarray:
-    """(count,) values of some rows, masked at the others."""
-    found = np.ma.array(np.zeros(count), mask=True)
-    found[rows] = values
-    return found
-
-
-def _words(samples: pa.Table) -> list[str]:
-    pairs = zip(samples["question"].to_pylist(), samples["answer"].to_pylist(), strict=True)
-    return [f"{question} {answer}" for question, answer in pairs]
+        for start in range(0, len(order), learner.verify.batch_size):
+            rows = order[start : start + learner.verify.batch_size]
+            slots = self._slots([free[row] for row in rows])
+            logits, labels = learner.logits(learner.encoder.batch(examples, rows), slots)
+            each = losses.token_logprobs(logits, labels)
+            for row, logprobs_T in zip(rows, each, strict=True):
+                found[free[row]] = logprobs_T.float().cpu().numpy()
+        return found

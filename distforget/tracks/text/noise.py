@@ -1,4 +1,4 @@
-"""Gaussian noise on hidden states, for enhanced unlearning; when to use it is for others to say."""
+"""Gaussian noise on hidden states, for enhanced unlearning."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from distforget.study import UsageError, generator_seed
+from distforget.draws import generator_seed
+from distforget.errors import UsageError
 from distforget.tracks.base import Noise
 
 

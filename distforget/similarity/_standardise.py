@@ -1,0 +1,172 @@
+"""Turns what a writer returned into similar samples, and says why a text was dropped."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import regex
+from rapidfuzz import fuzz
+
+from distforget.words import states, unicode_words
+
+LEAD_IN = re.compile(
+    r"^(?:sure|certainly|of course|absolutely|okay|ok|yes|here(?:'s| is| are)|"
+    r"(?:a |the |one |my )?(?:rephrased|reworded|revised|paraphrased|possible))\b[^\n:]{0,150}:\s*",
+    re.IGNORECASE,
+)
+"""What chat models say before the text itself, up to a colon."""
+REFUSALS = (
+    "i cannot", "i can't", "i can not", "i'm sorry", "i am sorry", "i apologize", "i apologise",
+    "sorry, but", "as an ai", "i'm unable", "i am unable", "i'm not able", "i won't", "i will not",
+    "could you ask", "could you please rephrase", "please provide", "less offensive",
+)  # fmt: skip
+"""What refusals begin with or say; compared in lower case."""
+SEVERAL = ("alternative", "another way", "other ways", "option 1", "or:", "version 1", "either of")
+"""Words that announce several restatements."""
+ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+\S", re.MULTILINE)
+QUOTES = "\"'“”‘’«»„`*"
+NEGATIONS = frozenset(
+    {"not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "without", "cannot"}
+)
+LONGEST = 4
+"""A restatement has at most so many times the characters of the target, and 200."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is restated."""
+
+    question: str
+    answer: str
+    facts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A restated question and answer; `reason` says why it is not used, '' if it is."""
+
+    number: int
+    question: str
+    answer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a writer returned for one text: None if it failed; cut off if it did not end."""
+
+    text: str | None
+    cut_off: bool = False
+
+
+def standardise(
+    target: Target, pairs: Sequence[tuple[int, Completion, Completion]], near: float
+) -> list[Rewrite]:
+    """Clean restatements of a target and drop those that are not usable.
+
+    Args:
+        pairs: number, restated question and restated answer.
+        near: similarity of two restatements, 0 to 1, from which on the later one is dropped.
+
+    Source: paper section 3.2, which drops several restatements in one, refusals, lead-ins,
+    duplicates and copies; what a restatement must keep is checked besides.
+    """
+    found: list[Rewrite] = []
+    kept: list[str] = []
+    for number, question, answer in pairs:
+        texts, reason = [], ""
+        for part, given, original in (
+            ("question", question, target.question), ("answer", answer, target.answer),
+        ):  # fmt: skip
+            text, why = clean(given, original)
+            texts.append(text)
+            reason = reason or (why and f"{part}: {why}")
+        reason = reason or lost(target, *texts)
+        reason = reason or repeated(target, " ".join(texts), kept, near)
+        if not reason:
+            kept.append(_folded(" ".join(texts)))
+        found.append(Rewrite(number, texts[0], texts[1], reason))
+    return found
+
+
+def clean(given: Completion, original: str) -> tuple[str, str]:
+    """A completion without lead-ins and quotation marks, and why it is not usable ('' if it is)."""
+    if given.text is None:
+        return "", "no completion"
+    text = "".join(c for c in given.text if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
+    text = LEAD_IN.sub("", text).strip()
+    if len(text) > LONGEST * len(original) + 200:
+        return text[: len(original)], "too long"
+    if given.cut_off:
+        return text, "cut off"
+    low, had = text.lower(), original.lower()
+    if len(ITEM.findall(text)) > 1 or any(word in low and word not in had for word in SEVERAL):
+        return text, "several restatements"
+    if any(words in low[:120] and words not in had for words in REFUSALS):
+        return text, "refusal"
+    text = " ".join(text.split())
+    if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
+        text = text.strip(QUOTES).strip()
+    if not any(c.isalnum() for c in text):
+        return text, "empty"
+    if _script(text) != _script(original):
+        return text, "another language"
+    return text, ""
+
+
+def lost(target: Target, question: str, answer: str) -> str:
+    """What a restatement lacks of what the target's fact hangs on; '' if it has it all."""
+    if any(not states(answer, fact) for fact in target.facts):
+        return "answer: a fact is lost"
+    for part, new, old in (
+        ("question", question, target.question), ("answer", answer, target.answer),
+    ):  # fmt: skip
+        if not _numbers(old) <= _numbers(new):
+            return f"{part}: a number is lost"
+        if not _names(old) <= {word.casefold() for word in unicode_words(new)}:
+            return f"{part}: a name is lost"
+        if _negated(old) != _negated(new):
+            return f"{part}: a negation is lost or added"
+    return ""
+
+
+def repeated(target: Target, text: str, kept: Sequence[str], near: float) -> str:
+    """Whether it says what the target or an earlier restatement says, word for word or nearly."""
+    both = _folded(text)
+    if both == _folded(f"{target.question} {target.answer}"):
+        return "copy of the target"
+    if both in kept:
+        return "duplicate"
+    if any(fuzz.token_sort_ratio(both, other) >= 100 * near for other in kept):
+        return "near duplicate"
+    return ""
+
+
+def _folded(text: str) -> str:
+    """Words without case and punctuation."""
+    return " ".join(word.casefold() for word in unicode_words(text))
+
+
+def _numbers(text: str) -> Counter[str]:
+    return Counter(re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+def _names(text: str) -> set[str]:
+    """Capitalised words inside sentences, in lower case."""
+    inside = regex.findall(r"(?<=[^\s.!?:]\s+)\p{Lu}[\p{L}\p{M}]+", text)
+    return {word.casefold() for word in inside}
+
+
+def _negated(text: str) -> bool:
+    words = unicode_words(text.casefold().replace("’", "'"))
+    return any(w in NEGATIONS for w in words) or "n't" in text.casefold().replace("’", "'")
+
+
+def _script(text: str) -> str:
+    """The writing system of most letters, by the first word of their Unicode names."""
+    names = Counter(unicodedata.name(c, "?").split()[0] for c in text if c.isalpha())
+    return names.most_common(1)[0][0] if names else ""

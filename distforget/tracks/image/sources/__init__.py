@@ -1,1 +1,0 @@
-"""Where images come from: each source reads a `Pool`, checked and ready to be drawn from."""
