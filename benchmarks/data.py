@@ -9,14 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-from measuring import machine, report
+from measuring import machine, peak_while, report
 
 from distforget.engine.cluster import connected
 from distforget.engine.data import build_dataset
@@ -24,38 +20,6 @@ from distforget.placement import Placement
 from distforget.plan import make_plan
 from distforget.store import Store
 from distforget.study import Study
-
-
-def peak_while(work: Callable[[], None]) -> tuple[float, float]:
-    """Seconds that some work takes, and the most memory (GiB) that it and its children hold."""
-    process, done, peak = psutil.Process(), threading.Event(), [0]
-
-    def watch() -> None:
-        while not done.wait(0.1):
-            each = [process, *process.children(recursive=True)]
-            held = [_private(one) for one in each]
-            peak[0] = max(peak[0], sum(held))
-
-    before = _private(process)
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    began = time.perf_counter()
-    try:
-        work()
-    finally:
-        seconds = time.perf_counter() - began
-        done.set()
-        watcher.join()
-    return seconds, (peak[0] - before) / 2**30
-
-
-def _private(process: psutil.Process) -> int:
-    """Bytes that are its own: what Ray's workers share is counted once, in the object store."""
-    try:
-        found = process.memory_info()
-        return int(found.rss - found.shared)
-    except psutil.Error:
-        return 0
 
 
 def write(path: Path, rows: int) -> None:

@@ -6,11 +6,13 @@ import argparse
 import json
 import os
 import platform
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -78,6 +80,38 @@ def report(
     if output is not None:
         content = {"title": title, **about, "rows": [dict(row) for row in rows]}
         output.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def peak_while(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds that some work takes, and the most memory (GiB) that it and its children hold."""
+    process, done, peak = psutil.Process(), threading.Event(), [0]
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            each = [process, *process.children(recursive=True)]
+            held = [_private(one) for one in each]
+            peak[0] = max(peak[0], sum(held))
+
+    before = _private(process)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    try:
+        work()
+    finally:
+        seconds = time.perf_counter() - began
+        done.set()
+        watcher.join()
+    return seconds, (peak[0] - before) / 2**30
+
+
+def _private(process: psutil.Process) -> int:
+    """Bytes that are its own: what Ray's workers share is counted once, in the object store."""
+    try:
+        found = process.memory_info()
+        return int(found.rss - found.shared)
+    except psutil.Error:
+        return 0
 
 
 def paper_study() -> dict[str, Any]:

@@ -105,7 +105,7 @@ def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
 def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
     """The cell's forget set with the answers that its method trains on.
 
-    The target, then the trained samples nearest to it, then its paraphrases.
+    The target, then training samples that are unlearned with it, then its paraphrases.
     """
     study, target = cell.study, cell.unlearned
     forget = (
@@ -114,11 +114,10 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
         else selection.target_row(samples, target)
     )
     if cell.method.enhanced:
-        trained = selection.training_rows(samples, cell.dose)
-        nearest = nearest_rows(learner, trained, forget, cell.method.enhanced.nearest)
+        more = unlearned_too(learner, samples, forget, cell)
         count = cell.method.enhanced.paraphrases
         paraphrases = selection.paraphrase_rows(samples, target, count)
-        forget = pa.concat_tables([forget, nearest, paraphrases])
+        forget = pa.concat_tables([forget, more, paraphrases])
     config = cell.method.config
     if not isinstance(config, RandomAnswerConfig):
         return forget
@@ -132,6 +131,20 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
         case "tokens":
             answers = learner.random_answers(forget, draw)
     return selection.with_answers(forget, answers)
+
+
+def unlearned_too(learner: Learner, samples: pa.Table, target: pa.Table, cell: Cell) -> pa.Table:
+    """The training samples that an enhanced method unlearns with the target.
+
+    Those nearest to it, and similar samples by their ranks, each once.
+    """
+    assert cell.method.enhanced is not None
+    trained = selection.training_rows(samples, cell.dose)
+    nearest = nearest_rows(learner, trained, target, cell.method.enhanced.nearest)
+    similar = selection.similar_rows(
+        trained, cell.unlearned, cell.method.enhanced.with_target(cell.unlearned)
+    )
+    return pa.concat_tables([nearest, selection.without(similar, nearest)])
 
 
 def nearest_rows(learner: Learner, rows: pa.Table, target: pa.Table, count: int) -> pa.Table:
@@ -244,12 +257,11 @@ def asked_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
     no controls.
     """
     asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
-    if not (cell.method.enhanced and cell.method.enhanced.nearest):
+    if not (cell.method.enhanced and cell.method.enhanced.unlearns_more):
         return asked
-    trained = selection.training_rows(samples, cell.dose)
     target = selection.target_row(samples, cell.unlearned)
-    nearest = nearest_rows(learner, trained, target, cell.method.enhanced.nearest)
-    strange = nearest.filter(pc.is_in(nearest["role"], pa.array(["other", "neighbour"])))
+    more = unlearned_too(learner, samples, target, cell)
+    strange = more.filter(pc.is_in(more["role"], pa.array(["other", "neighbour"])))
     return selection.without(asked, strange)
 
 

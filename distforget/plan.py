@@ -21,6 +21,7 @@ from distforget.similarity import similarity_of
 from distforget.study import PLACEBO, Study
 
 STAGE_VERSIONS = {
+    "embeddings": 1,
     "completions": 1,
     "dataset": 7,
     "model": 2,
@@ -263,7 +264,7 @@ class _Maker:
         config = {
             **self._questions(model),
             **self._draws(about),
-            **method.payload(),
+            **method.payload(target),
             "unlearned": target,
             # A placebo is drawn from what is not retained.
             "placebo": variant == PLACEBO and self.study.unlearn.model_dump(),
@@ -296,6 +297,11 @@ class _Maker:
         self, tuned: Step, method: methods.ResolvedMethod, target: int
     ) -> dict[str, Step]:
         """The inputs of a cell whose model is trained without the target."""
+        if method.enhanced and any(method.enhanced.similar):
+            raise UsageError(
+                f"methods: {method.name}: enhanced.similar is for methods with steps; take "
+                "enhanced.nearest"
+            )
         nearest = method.enhanced.nearest if method.enhanced else 0
         without = {"without": target, "nearest": nearest}
         config = {**tuned.config, **without}

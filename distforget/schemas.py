@@ -22,8 +22,10 @@ from distforget.frozen import NAME_PATTERN, Frozen
 
 TYPES = {
     "string": pa.string(),
+    "uint16": pa.uint16(),
     "int32": pa.int32(),
     "int64": pa.int64(),
+    "float16": pa.float16(),
     "float32": pa.float32(),
     "float64": pa.float64(),
     "bool": pa.bool_(),

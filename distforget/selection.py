@@ -49,6 +49,12 @@ def paraphrase_rows(samples: pa.Table, target: int, count: int) -> pa.Table:
     return _family(samples, target, "paraphrase").slice(0, count)
 
 
+def similar_rows(rows: pa.Table, target: int, ranks: Sequence[int]) -> pa.Table:
+    """The similar samples of a target that have one of these ranks."""
+    mine = _family(rows, target, "similar")
+    return mine.filter(pc.is_in(mine["similar_rank"], pa.array(ranks, pa.int32())))
+
+
 def _family(samples: pa.Table, target: int, role: str) -> pa.Table:
     mine = pc.equal(pc.fill_null(samples["target_index"], 0), target)
     return samples.filter(pc.and_(mine, pc.equal(samples["role"], role)))

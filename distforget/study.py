@@ -101,8 +101,22 @@ class EnhancedConfig(Frozen):
         ge=0,
         description="k, the number of most similar training samples unlearned with the target (E6)",
     )
+    similar: tuple[tuple[Annotated[int, Field(ge=1)], ...], ...] = Field(
+        (),
+        description="ranks of the similar samples that are unlearned with each target, one list a "
+        "target; none: no similar sample",
+    )
     target_weight: float = Field(1.0, ge=0, description="a1")
     paraphrase_weight: float = Field(1.0, ge=0, description="a2")
+
+    @property
+    def unlearns_more(self) -> bool:
+        """Whether other training samples are unlearned with the target."""
+        return self.nearest > 0 or any(self.similar)
+
+    def with_target(self, target: int) -> tuple[int, ...]:
+        """Ranks of the similar samples that are unlearned with a target (from 1)."""
+        return self.similar[target - 1] if target <= len(self.similar) else ()
 
 
 class MethodChoice(Frozen):
@@ -136,7 +150,8 @@ class MethodChoice(Frozen):
             )
         if self.variant and self.enhanced and self.variant.startswith(LOW) != self._is_low:
             raise ValueError(
-                f"a variant begins with {LOW!r} where paraphrases and nearest are 0, and only there"
+                f"a variant begins with {LOW!r} where nothing is unlearned with the "
+                "target, and only there"
             )
         return self
 
@@ -157,7 +172,7 @@ class MethodChoice(Frozen):
     @property
     def _is_low(self) -> bool:
         e = self.enhanced
-        return e is not None and not (e.paraphrases or e.nearest)
+        return e is not None and not (e.paraphrases or e.unlearns_more)
 
 
 class Study(Frozen):
@@ -236,6 +251,16 @@ class Study(Frozen):
                 )
                 for m in self.methods
                 if m.enhanced and isinstance(self.data, TextData)
+            ),
+            *(
+                (
+                    f"methods: {m.name}: enhanced.similar",
+                    max((rank for ranks in m.enhanced.similar for rank in ranks), default=0),
+                    "data.similar.per_target",
+                    self.data.similar.per_target,
+                )
+                for m in self.methods
+                if m.enhanced
             ),
             ("placebo_targets", self.placebo_targets, "unlearn_targets", self.unlearn_targets),
         ):

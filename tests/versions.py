@@ -30,6 +30,10 @@ SCORING = (
 )  # fmt: skip
 
 STAGE_FILES = {
+    "embeddings": (
+        "engine/embedding.py", "finding/embedders.py", "finding/ngrams.py", "finding/reading.py",
+        "sources/_pairs.py", "sources/_rows.py", "words.py",
+    ),
     "completions": ("engine/rewriting.py", "similarity/_writers.py"),
     "dataset": (
         "engine/data.py", "tracks/rows.py", "tracks/text/samples.py", "probes/_questions.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from rich.console import Console
 
 from distforget.errors import UsageError
+from distforget.frozen import NAME_PATTERN
 from distforget.placement import Placement
 
 console = Console(width=None if sys.stdout.isatty() else 150)
@@ -24,6 +26,17 @@ StudyArgument = Annotated[
 StoreOption = Annotated[
     Path, typer.Option("--store", help="Folder of results; shared storage on a cluster.")
 ]
+
+
+def checked_name(name: str) -> str:
+    """The value of --name.
+
+    Raises:
+        UsageError: it cannot be the name of a folder.
+    """
+    if not re.fullmatch(NAME_PATTERN, name) or name.endswith("\n"):
+        raise UsageError(f"--name {name!r}: names are letters, digits, '.', '_' and '-'")
+    return name
 
 
 def placed(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

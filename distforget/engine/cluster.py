@@ -80,6 +80,9 @@ def connected(placement: Placement) -> Iterator[None]:
         "ignore_reinit_error": True,
     }
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    # Restarts of actors by Ray Data print a warning each time. So they are switched off, in the one
+    # way that there is, and lost workers are replaced here (`embedding.embedded`).
+    warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
     owned = not ray.is_initialized()
     if owned and address:
         try:

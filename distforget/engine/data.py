@@ -67,7 +67,9 @@ def build_dataset(
         tasks = len(readers)
         at_once = workers and min(workers, tasks)
         parts.append(
-            ray.data.read_datasource(_Rest(readers), concurrency=at_once, override_num_blocks=tasks)
+            ray.data.read_datasource(
+                ReadBy(readers), concurrency=at_once, override_num_blocks=tasks
+            )
         )
     of_probes = questions_of(study, opened.rows - fewer)
     if len(of_probes):
@@ -123,13 +125,14 @@ def _moved(reader: Callable[[], Iterator[pa.Table]], fewer: int) -> Iterator[pa.
         yield table.set_column(table.schema.get_field_index("sample_id"), "sample_id", ids)
 
 
-class _Rest(ray.data.Datasource):
-    """Reads the rows of a source that a track has opened."""
+class ReadBy(ray.data.Datasource):
+    """Reads tables with functions that yield them, each in a task of its own."""
 
     def __init__(self, readers: Sequence[Callable[[], Iterator[pa.Table]]]) -> None:
         self.readers = readers
 
     def estimate_inmemory_data_size(self) -> int | None:
+        """Not known before reading."""
         return None
 
     def get_read_tasks(self, *wishes: Any, **more: Any) -> list[ray.data.ReadTask]:

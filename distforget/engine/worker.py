@@ -96,7 +96,7 @@ class Worker:
                 for step in steps
                 if claims.enter_context(self.store.claim(step.key, wait=False))
                 and not self.store.is_done(step.key)
-                and not has_nearest(self.what(step).method)
+                and not unlearns_more(self.what(step).method)
             ]
             if len(mine) > 1:
                 try:
@@ -317,7 +317,7 @@ class Worker:
     def retain_batches(self, steps: Sequence[Step]) -> RetainBatches | None:
         """Of cells of one state; None if no method of theirs has a regulariser.
 
-        They hold nothing that a cell which unlearns nearest samples unlearns: it runs alone.
+        They hold nothing that a cell which unlearns more than its target unlearns: it runs alone.
         """
         step = next((step for step in steps if "reference" in step.inputs), None)
         if step is None:
@@ -327,7 +327,7 @@ class Worker:
         reference = load_file(folder / "reference.safetensors")
         found = RetainBatches(self.learner.encode(rows), batches, reference)
         what = self.what(step)
-        if not has_nearest(what.method):
+        if not unlearns_more(what.method):
             return found
         unlearned = cell.forget_rows(self.learner, self.samples, what)["sample_id"]
         gone = pc.is_in(rows["sample_id"], unlearned.combine_chunks())
@@ -345,9 +345,9 @@ class Worker:
         return schemas.from_rows("cells", [row])
 
 
-def has_nearest(method: ResolvedMethod) -> bool:
-    """Whether a method unlearns the samples nearest to its target with it."""
-    return method.enhanced is not None and method.enhanced.nearest > 0
+def unlearns_more(method: ResolvedMethod) -> bool:
+    """Whether a method unlearns other training samples with its target."""
+    return method.enhanced is not None and method.enhanced.unlearns_more
 
 
 def left_out(learner: Learner, rows: pa.Table, step: Step) -> pa.Table:

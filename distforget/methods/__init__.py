@@ -69,7 +69,7 @@ class ResolvedMethod:
                 paraphrase F(x_i) (both enhanced only).
 
         Source: paper Eq. 7; without enhancement a1 is 1 and there are no paraphrases. With a set
-        T(x_i) of nearest samples the target's term is the mean over x_i and T(x_i).
+        T(x_i) of samples unlearned with it, the target's term is the mean over x_i and T(x_i).
         """
         assert self.method.forget is not None  # a method without steps has no loss
         found = [self.method.forget(terms, self.config) for terms in parts]
@@ -82,14 +82,17 @@ class ResolvedMethod:
         retain = REGULARISERS[self.regulariser](parts[0])
         return loss if retain is None else loss + self.config.retain_weight * retain
 
-    def payload(self) -> dict[str, object]:
-        """What of this method decides a cell's result (goes into its key)."""
+    def payload(self, target: int) -> dict[str, object]:
+        """What of this method decides the result of a target's cell (goes into its key)."""
+        enhanced = self.enhanced and self.enhanced.model_dump(mode="json")
+        if self.enhanced and enhanced:
+            enhanced["similar"] = self.enhanced.with_target(target)
         return {
             "family": "" if self.method.starts_from == "elsewhere" else self.method.name,
             "version": self.method.version,
             "regulariser": self.regulariser,
             "config": self.config.model_dump(mode="json"),
-            "enhanced": self.enhanced and self.enhanced.model_dump(mode="json"),
+            "enhanced": enhanced,
         }
 
 

@@ -85,7 +85,7 @@ def sizes(
     Raises:
         UsageError: a row is bad, or there is no target; names file, row, column and fix.
     """
-    found = _sort(_texts(config, targets, rows()), Wanted(targets, 0, 0), where, "target_id")
+    found = _sort(pairs_of(config, targets, rows()), Wanted(targets, 0, 0), where, "target_id")
     names = list(found.targets)[: targets or None]
     if not names:
         raise UsageError(
@@ -112,7 +112,7 @@ def read(
         UsageError: a row is bad, or there are fewer rows than the study asks for; names file, row,
             column and fix.
     """
-    texts = _texts(config, wanted.targets, rows())
+    texts = pairs_of(config, wanted.targets, rows())
     found = _sort(texts, wanted, where, config.columns.target_id)
     names = list(found.targets)[: wanted.targets]
     near = _near(found, names, wanted.neighbours)
@@ -141,8 +141,15 @@ def read(
     return Texts(base_table(families), [Reader(0, left)] if wanted.others else [], where)
 
 
-def _texts(config: PairsConfig, targets: int, rows: Iterator[Row]) -> Iterator[tuple[Text, str]]:
-    """Yields each checked row with the id of its target ('' for others)."""
+def pairs_of(config: PairsConfig, targets: int, rows: Iterator[Row]) -> Iterator[tuple[Text, str]]:
+    """Yields each checked row with the id of its target ('' for others).
+
+    Args:
+        targets: without a column role, so many rows are targets, the first ones.
+
+    Raises:
+        UsageError: a row is bad; names file, row, column and fix.
+    """
     names, has_role = config.columns, None
     for index, (place, given) in enumerate(rows):
         row = _with_exchange(given, config, place)
@@ -170,7 +177,7 @@ def _texts(config: PairsConfig, targets: int, rows: Iterator[Row]) -> Iterator[t
 
 
 def _others(config: PairsConfig, targets: int, rows: Callable[[], Iterator[Row]]) -> Iterator[Text]:
-    return (text for text, _ in _texts(config, targets, rows()) if text.role == "other")
+    return (text for text, _ in pairs_of(config, targets, rows()) if text.role == "other")
 
 
 def _tables(
@@ -281,8 +288,8 @@ def text_of(row: Mapping[str, Any], column: str, place: str) -> str:
     if value is None:
         has = f"; the row has: {', '.join(row)}" if column not in row else ""
         raise UsageError(
-            f"{place}, column {column!r}: it is missing{has}; fill it, or name the right column in "
-            "data.source.columns"
+            f"{place}, column {column!r}: it is missing{has}; fill it, or say which column it is "
+            "in (data.source.columns of a study; --question and --answer)"
         )
     if not isinstance(value, str):
         raise UsageError(

@@ -45,9 +45,21 @@ def rows_of(path: Path, field: str, split: str = "") -> Iterator[Row]:
 
 
 def _folder_rows(path: Path, field: str, split: str) -> Iterator[Row]:
-    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+    shards = shards_of(path, field)
+    if not shards:
         yield from _saved_rows(path, field, split)
-        return
+    for shard in shards:
+        yield from _file_rows(shard, field)
+
+
+def shards_of(path: Path, field: str) -> list[Path]:
+    """The files of a folder, by name; none if `save_to_disk` wrote it.
+
+    Raises:
+        UsageError: it has no data, or data in two formats.
+    """
+    if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+        return []
     shards = sorted(p for p in path.iterdir() if p.is_file() and _format(p) in READERS)
     if not shards:
         raise UsageError(f"{path}: no file in it ends in {KNOWN}; correct {field}")
@@ -58,8 +70,7 @@ def _folder_rows(path: Path, field: str, split: str) -> Iterator[Row]:
             f"{path}: {one.name} and {other.name} are of two formats; keep the shards of one "
             "format in a folder of their own"
         )
-    for shard in shards:
-        yield from _file_rows(shard, field)
+    return shards
 
 
 def _saved_rows(path: Path, field: str, split: str) -> Iterator[Row]:

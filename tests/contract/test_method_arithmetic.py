@@ -162,7 +162,7 @@ def test_settings_survive_the_round_trip(name: str) -> None:
     dumped = json.loads(config.model_dump_json())
     assert type(config).model_validate(dumped) == config
     again = MethodChoice(name=name, settings=tuple(sorted(dumped.items())))
-    assert methods.resolve(again).payload() == method(name, learning_rate=3e-6, steps=3).payload()
+    assert methods.resolve(again).payload(1) == method(name, learning_rate=3e-6, steps=3).payload(1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,7 +183,7 @@ def test_an_unknown_method_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_payload_says_all_that_decides_a_result(name: str) -> None:
     resolved = method(name)
-    payload = resolved.payload()
+    payload = resolved.payload(1)
     assert payload == {
         "family": name.partition("_")[0],
         "version": resolved.method.version,
@@ -194,9 +194,9 @@ def test_the_payload_says_all_that_decides_a_result(name: str) -> None:
     newer = dataclasses.replace(
         resolved, method=dataclasses.replace(resolved.method, version=resolved.method.version + 1)
     )
-    assert newer.payload() != payload
+    assert newer.payload(1) != payload
 
 
 def test_no_two_methods_share_a_payload() -> None:
-    payloads = {json.dumps(method(name).payload(), sort_keys=True) for name in NAMES}
+    payloads = {json.dumps(method(name).payload(1), sort_keys=True) for name in NAMES}
     assert len(payloads) == len(NAMES)

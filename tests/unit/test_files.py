@@ -286,7 +286,8 @@ def test_missing_column_lists_the_present(tmp_path: Path, suffix: str, column: s
         (
             {"similar": 3},
             "line 4: this target has 2 rows with role 'similar', the study asks for 3: add rows "
-            "with its target_id, or lower data.similar.per_target",
+            "with its target_id, lower data.similar.per_target, or set data.similar.too_few: "
+            "fewer",
         ),
     ],
 )

@@ -25,6 +25,7 @@ FLOORS = (
         "distforget.models",
         "distforget.imaging",
         "distforget.sources",
+        "distforget.finding",
         "distforget.similarity",
         "distforget.probes",
         "distforget.attacks",

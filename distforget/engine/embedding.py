@@ -1,0 +1,224 @@
+"""Embeds all rows of some data with Ray Data; what is embedded once is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from distforget import schemas
+from distforget.attempts import StoreError
+from distforget.engine.cluster import uses_gpu
+from distforget.engine.data import WRONG, ReadBy
+from distforget.errors import UsageError
+from distforget.finding.embedders import EmbedderConfig, open_embedder, origin
+from distforget.finding.reading import Data, with_vectors
+from distforget.placement import Placement
+from distforget.plan import Step
+from distforget.store import Store
+
+ROWS_PER_SHARD = 8_192
+"""Rows that are kept in one file; what is lost if a worker dies."""
+BLOCK_BYTES = 2**20
+SECONDS_PER_LINE = 5.0
+
+Span = tuple[int, int]
+"""First row and number of rows."""
+
+
+def embedding_step(data: Data, embedder: EmbedderConfig, field: str) -> Step:
+    """The step that embeds this data.
+
+    Raises:
+        UsageError: data or embedder are not there.
+    """
+    config = {
+        "data": data.content(),
+        "columns": data.named,
+        "embedder": origin(embedder, field),
+    }
+    return Step("embeddings", config, about={"data": data.path})
+
+
+def embedded(
+    step: Step,
+    data: Data,
+    embedder: EmbedderConfig,
+    placement: Placement,
+    store: Store,
+    told: Callable[[str], None],
+) -> list[Path]:
+    """The shards of table `embeddings`; rows that were embedded before are not embedded again.
+
+    Raises:
+        UsageError: a row is bad (found before anything is embedded), or the embedder is.
+    """
+    if not store.is_done(step.key):
+        work = store.work(step.key)
+        parts, sizes = data.parts(), _sizes(data.parts())
+        rows = sum(sizes)
+        told(f"{data.path}: {rows:,} rows, all readable")
+        for left in reversed(range(placement.retries + 1)):
+            try:
+                _embed(parts, sizes, work, embedder, placement, told)
+                break
+            except RayError as error:
+                if not left:
+                    raise StoreError(
+                        f"{data.path}: embedding failed ({' '.join(str(error).split())[-200:]}); "
+                        "what is embedded is kept, so the same command goes on from there"
+                    ) from error
+                told("a worker was lost; going on with the rows that are not embedded yet")
+        have = sorted(work.glob("*.parquet"))
+        store.commit(step, lambda folder: _moved(have, folder))
+        store.drop_work(step.key)
+    return sorted(store.folder(step.key).glob("*.parquet"))
+
+
+def _sizes(parts: Sequence[Data]) -> list[int]:
+    """Number of rows of each part; all are read and checked."""
+
+    @ray.remote(num_cpus=1)
+    def count(part: Data) -> int | str:
+        try:
+            return sum(map(len, part.tables(0, ROWS_PER_SHARD)))
+        except UsageError as error:  # Ray would wrap it
+            return str(error)
+
+    sizes = []
+    for found in ray.get([count.remote(part) for part in parts]):
+        if isinstance(found, str):
+            raise UsageError(found)
+        sizes.append(found)
+    return sizes
+
+
+def _embed(
+    parts: Sequence[Data],
+    sizes: Sequence[int],
+    work: Path,
+    embedder: EmbedderConfig,
+    placement: Placement,
+    told: Callable[[str], None],
+) -> None:
+    spans = _spans(work)
+    total, before = sum(sizes), sum(count for _, count in spans)
+    if total == before:
+        return
+    firsts = accumulate(sizes[:-1], initial=0)
+    readers = [_Reading(part, first, spans) for part, first in zip(parts, firsts, strict=True)]
+    gpu = uses_gpu(placement)
+    at_once = int(ray.cluster_resources()["GPU" if gpu else "CPU"])  # type: ignore[no-untyped-call] # Ray's gap
+    at_once = min(at_once if gpu else max(1, at_once - 1), -(-(total - before) // ROWS_PER_SHARD))
+    with _small_blocks():
+        read = ray.data.read_datasource(ReadBy(readers), override_num_blocks=len(readers))
+    rows = read.map_batches(
+        _Embedding,
+        fn_constructor_args=(embedder, work, "cuda" if gpu else "cpu"),
+        batch_size=ROWS_PER_SHARD,
+        batch_format="pyarrow",
+        concurrency=at_once,
+        num_gpus=1 if gpu else None,
+        num_cpus=0 if gpu else 1,
+        max_restarts=0,
+    )
+    began = last = time.monotonic()
+    done = 0
+    for row in rows.iter_rows():
+        if row[WRONG]:
+            raise UsageError(row[WRONG])
+        done += row["rows"]
+        now = time.monotonic()
+        if now - last > SECONDS_PER_LINE or before + done == total:
+            last, rate = now, done / (now - began)
+            left = (total - before - done) / rate / 60
+            rest = f", about {left:.0f} min left" if left >= 1 else ""
+            told(f"embedded {before + done:,} of {total:,} rows, {rate:,.0f} a second{rest}")
+
+
+@contextmanager
+def _small_blocks() -> Iterator[None]:
+    """Lets actors begin on the first rows of a file while it is still being read."""
+    context = ray.data.DataContext.get_current()
+    before, context.target_max_block_size = context.target_max_block_size, BLOCK_BYTES
+    try:
+        yield
+    finally:
+        context.target_max_block_size = before
+
+
+def _spans(work: Path) -> list[Span]:
+    """The rows that lie in `work` already."""
+    found = []
+    for path in work.glob("*.parquet"):
+        first, count = path.stem.split("-")
+        found.append((int(first), int(count)))
+    return sorted(found)
+
+
+def _moved(files: Sequence[Path], folder: Path) -> None:
+    for file in files:
+        (folder / f"{file.stem.split('-')[0]}.parquet").hardlink_to(file)
+
+
+class _Reading:
+    """Reads the rows of a part that are not embedded yet, as tables."""
+
+    def __init__(self, part: Data, first: int, spans: Sequence[Span]) -> None:
+        self.part, self.first, self.spans = part, first, spans
+
+    def __call__(self) -> Iterator[pa.Table]:
+        firsts = np.asarray([first for first, _ in self.spans], np.int64)
+        ends = np.asarray([0, *(first + count for first, count in self.spans)], np.int64)
+        for table in self.part.tables(self.first, ROWS_PER_SHARD):
+            ids = table["sample_id"].to_numpy()
+            there = ids < ends[np.searchsorted(firsts, ids, side="right")]
+            if not there.all():
+                yield table.filter(pa.array(~there))
+
+
+class _Embedding:
+    """Embeds a block of rows and keeps it; runs in an actor."""
+
+    def __init__(self, embedder: EmbedderConfig, work: Path, device: str) -> None:
+        self.wrong = ""
+        self.work = work
+        try:
+            self.encode = open_embedder(embedder, device)
+        except UsageError as error:  # Ray would wrap it
+            self.wrong = str(error)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        if not self.wrong:
+            self._keep(block)
+        return pa.table({"rows": [len(block)], WRONG: [self.wrong]})
+
+    def _keep(self, block: pa.Table) -> None:
+        table = with_vectors(block, self.encode)
+        ids = block["sample_id"].to_pylist()
+        # A block after a restart may have gaps: each file holds rows without one.
+        starts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1), len(ids)]
+        for start, end in pairwise(starts):
+            name = f"{ids[start]:012d}-{end - start}.parquet"
+            schemas.write(table.slice(start, end - start), "embeddings", self.work / name)
+
+
+def sample(files: Sequence[Path], rows: int, seed: int) -> pa.Table:
+    """About so many rows, drawn from files that are drawn, each from a random place on."""
+    random = np.random.default_rng(seed)
+    chosen = random.permutation(len(files))[:32]
+    each = -(-rows // len(chosen))
+    parts = []
+    for number in chosen:
+        table = pq.read_table(files[number], columns=["sample_id", "embedding", "ngrams"])
+        parts.append(table.take(np.sort(random.permutation(len(table))[:each])))
+    return pa.concat_tables(parts)

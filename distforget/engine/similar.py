@@ -1,0 +1,216 @@
+"""Searches embedded data for samples that are similar to those of a forget list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray
+import ray.data
+
+from distforget import schemas
+from distforget.engine.cluster import connected
+from distforget.engine.embedding import embedded, embedding_step, sample
+from distforget.errors import UsageError
+from distforget.finding.chance import Chance, chance
+from distforget.finding.embedders import EmbedderConfig, open_embedder
+from distforget.finding.ngrams import overlap
+from distforget.finding.reading import OWN, Data, said, table_of, with_vectors
+from distforget.finding.search import Floats, Query, clusters, hashes, merged, search, vectors
+from distforget.placement import Placement
+from distforget.sources._base import Text
+from distforget.store import Store
+
+RANDOM_ROWS = 4_000
+"""Rows that show how similar random rows are to a target."""
+LEAST_ROWS = 20
+SEED = 0
+"""Of that draw: the same data gives the same cuts."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be found."""
+
+    embedder: EmbedderConfig
+    most: int = 100
+    """At most so many samples of each target by cosine, and by overlap."""
+    by_chance: float = 0.5
+    """Samples of each target that may be found by chance, as expected; sets the cuts."""
+    cut: float = 0.0
+    """Cosine from which a sample is similar; 0: follows from `by_chance`."""
+    others: int = 200
+    """Random rows to be had beside, which are similar to no target."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Similar samples, and what they are to be judged by."""
+
+    similar: pa.Table
+    """Table `similar`."""
+    nearest: Sequence[dict[str, Any]]
+    """The nearest other sample of each target, similar or not: as rows of the table."""
+    targets: Sequence[tuple[str, Text]]
+    rows: int
+    random_RT: Floats
+    """Cosine of random rows to each target."""
+    chances: Sequence[tuple[Chance, Chance]]
+    """Of cosine and overlap, for each target."""
+    cuts_T2: Floats
+    """Cosine and overlap from which a row is similar to a target."""
+    counts: npt.NDArray[np.int64]
+    """Samples at least as similar to a target as each of `search.LEVELS`, copies included, [L]."""
+    others: Sequence[dict[str, Any]]
+    """Random rows that are similar to no target: sample_id, question, answer."""
+
+
+def find(
+    data: Data,
+    forget: Data,
+    wish: Wish,
+    placement: Placement,
+    told: Callable[[str], None],
+) -> Found:
+    """Embed the data, unless it is embedded already, and search it.
+
+    Raises:
+        UsageError: data, forget list or embedder are bad.
+    """
+    targets = forget.targets()
+    asked = _asked(targets, wish.embedder)
+    store = Store(placement.store.resolve())
+    store.check_writable()
+    step = embedding_step(data, wish.embedder, "--embedder")
+    with connected(placement):
+        files = embedded(step, data, wish.embedder, placement, store, told)
+        rows = sum(pq.read_metadata(file).num_rows for file in files)
+        if rows < LEAST_ROWS:
+            raise UsageError(
+                f"{data.path}: it has {rows} rows; --train-data needs {LEAST_ROWS} to show how "
+                "similar random rows are"
+            )
+        random = sample(files, RANDOM_ROWS, SEED)
+        cosine_RT = vectors(random) @ vectors(asked).T
+        overlap_RT = overlap(hashes(asked), hashes(random))
+        chances = [
+            (chance(cosines, rows), chance(overlaps, rows))
+            for cosines, overlaps in zip(cosine_RT.T, overlap_RT.T, strict=True)
+        ]
+        share = wish.by_chance / 2 / rows
+        cuts = [(wish.cut or c.cut(share), o.cut(share)) for c, o in chances]
+        cuts_T2 = np.asarray(cuts, np.float32)
+        # One more than is wanted by each: the target itself is found, too.
+        query = Query(vectors(asked), hashes(asked), cuts_T2[:, 0], cuts_T2[:, 1], wish.most + 1)
+        told(f"searching {rows:,} rows for {len(targets)} targets")
+        hits, counts_LT = merged(_search(files, query), query)
+    ranked = _ranked(hits, files, targets, chances, rows)
+    others = _others(files, wish.others, set(hits["sample_id"].to_pylist()))
+    return Found(
+        similar=_similar(ranked, cuts),
+        nearest=[row for mine in ranked for row in [r for r in mine if not r["copy"]][:1]],
+        targets=targets,
+        rows=rows,
+        random_RT=cosine_RT,
+        chances=chances,
+        cuts_T2=cuts_T2,
+        counts=counts_LT.sum(axis=1),
+        others=others,
+    )
+
+
+def _asked(targets: Sequence[tuple[str, Text]], embedder: EmbedderConfig) -> pa.Table:
+    """The targets with their vectors and n-grams."""
+    rows = table_of([text for _, text in targets])
+    return with_vectors(rows, open_embedder(embedder, "cpu"))
+
+
+def _similar(
+    ranked: Sequence[Sequence[dict[str, Any]]], cuts: Sequence[tuple[float, float]]
+) -> pa.Table:
+    """Table `similar`: the rows beyond the cuts, grouped and numbered."""
+    found = []
+    for mine, (cut, overlap_cut) in zip(ranked, cuts, strict=True):
+        kept = [row for row in mine if row["cosine"] >= cut or row["overlap"] >= overlap_cut]
+        groups = clusters(np.stack([row["vector"] for row in kept]), cut) if kept else []
+        found += [
+            {**row, "cluster": group, "rank": rank}
+            for rank, (row, group) in enumerate(zip(kept, groups, strict=True), 1)
+        ]
+    names = schemas.arrow_schema("similar").names
+    return schemas.from_rows("similar", [{n: row[n] for n in names} for row in found])
+
+
+def _search(files: Sequence[Path], query: Query) -> list[pa.Table]:
+    """What each shard has, searched in parallel."""
+    kept = ray.put(query)
+
+    def searched(block: pa.Table) -> pa.Table:
+        return search(block, ray.get(kept))
+
+    columns = ["sample_id", "embedding", "ngrams"]
+    rows = ray.data.read_parquet(
+        list(map(str, files)), columns=columns, override_num_blocks=len(files)
+    ).map_batches(searched, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+    return [table for table in ray.get(rows.to_arrow_refs()) if len(table)]
+
+
+def _ranked(
+    hits: pa.Table,
+    files: Sequence[Path],
+    targets: Sequence[tuple[str, Text]],
+    chances: Sequence[tuple[Chance, Chance]],
+    rows: int,
+) -> list[list[dict[str, Any]]]:
+    """The hits of each target as rows of table `similar`, least expected by chance first."""
+    known = _fetched(files, pc.unique(hits["sample_id"]))
+    words = [said(row) for row in table_of([text for _, text in targets]).to_pylist()]
+    found: list[list[dict[str, Any]]] = [[] for _ in targets]
+    for hit in hits.to_pylist():
+        number, row = hit.pop("target"), known[hit["sample_id"]]
+        of_cosine, of_overlap = chances[number]
+        rarer = min(of_cosine.share(hit["cosine"]), of_overlap.share(hit["overlap"]))
+        mine = said(row)
+        found[number].append(
+            {
+                **hit,
+                **row,
+                "target_id": targets[number][0],
+                "expected": 2 * rows * float(rarer),
+                "copy": mine == words[number],
+                "requested": mine in words and mine != words[number],
+            }
+        )
+    for ranking in found:
+        ranking.sort(key=lambda row: (not row["copy"], row["expected"], row["sample_id"]))
+    return found
+
+
+def _others(files: Sequence[Path], wanted: int, similar: set[int]) -> list[dict[str, Any]]:
+    """Random rows other than the similar ones."""
+    drawn = sample(files, 2 * wanted + len(similar), SEED + 1)["sample_id"].to_pylist()
+    chosen = [number for number in drawn if number not in similar][:wanted]
+    known = _fetched(files, pa.array(chosen, pa.int64()))
+    return [{"sample_id": n, **{name: known[n][name] for name in OWN}} for n in chosen]
+
+
+def _fetched(files: Sequence[Path], ids: pa.Array) -> dict[int, dict[str, Any]]:
+    """What some rows say, and their vectors."""
+    wanted = np.sort(ids.to_numpy())
+    firsts = np.asarray([int(file.stem) for file in files])
+    shards = np.searchsorted(firsts, wanted, side="right") - 1
+    found = {}
+    for shard in np.unique(shards):
+        names = ["sample_id", *OWN]
+        table = pq.read_table(files[shard], columns=[*names, "embedding"])
+        table = table.filter(pc.is_in(table["sample_id"], pa.array(wanted[shards == shard])))
+        for row, vector in zip(table.select(names).to_pylist(), vectors(table), strict=True):
+            found[row.pop("sample_id")] = {**row, "vector": vector}
+    return found
