@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from distforget.cli.common import checked_name, console, placed
-from distforget.cli.running import run_study
+from distforget.cli.running import run_quietly, run_study
+from distforget.errors import UsageError
 from distforget.placement import Placement
+
+if TYPE_CHECKING:
+    from distforget.engine.similar import Found
 
 
 @placed("store", "address", "device")
@@ -60,47 +66,53 @@ def verify(
         console.print(sentence)
 
 
+Forget = Annotated[
+    str,
+    typer.Option(
+        help="What is to be forgotten: questions and answers in a file, the rows with role target, "
+        "or all rows if there is no column role."
+    ),
+]
+TrainData = Annotated[
+    str,
+    typer.Option(
+        help="What the model was trained on: a file, a folder of shards, or a hub id. Formats as "
+        "for studies: JSON Lines, JSON, CSV, Parquet, Arrow, chats."
+    ),
+]
+Embedder = Annotated[
+    str,
+    typer.Option(
+        help="Finds similar samples; a model of sentence-transformers: builtin:minilm (English), a "
+        "folder, or a hub id, e.g. intfloat/multilingual-e5-small for other languages."
+    ),
+]
+Question = Annotated[str, typer.Option(help="Column of the question.")]
+Answer = Annotated[str, typer.Option(help="Column of the answer.")]
+ByChance = Annotated[
+    float,
+    typer.Option(min=1e-9, help="Rows of each request that chance may make similar; sets the cut."),
+]
+Cut = Annotated[
+    float,
+    typer.Option(min=0.0, max=1.0, help="Cosine from which rows are similar; 0: from the data."),
+]
+Most = Annotated[int, typer.Option(min=1, help="At most so many similar rows of each request.")]
+
+
 @placed("store", "address", "device", "cpus")
 def similar(
-    forget: Annotated[
-        str,
-        typer.Option(
-            help="What is to be forgotten: questions and answers in a file, the rows with role "
-            "target, or all rows if there is no column role."
-        ),
-    ],
-    train_data: Annotated[
-        str,
-        typer.Option(
-            help="What the model was trained on: a file, a folder of shards, or a hub id. Formats "
-            "as for studies: JSON Lines, JSON, CSV, Parquet, Arrow, chats."
-        ),
-    ],
-    embedder: Annotated[
-        str,
-        typer.Option(
-            help="Model of sentence-transformers: builtin:minilm (English), a folder, or a hub id, "
-            "e.g. intfloat/multilingual-e5-small for other languages."
-        ),
-    ] = "builtin:minilm",
-    dtype: Annotated[
-        str, typer.Option(help="Of the embedder: float32, or bfloat16, about twice as fast.")
+    forget: Forget,
+    train_data: TrainData,
+    embedder: Embedder = "builtin:minilm",
+    embedder_dtype: Annotated[
+        str, typer.Option(help="float32, or bfloat16, about twice as fast.")
     ] = "float32",
-    question: Annotated[str, typer.Option(help="Column of the question.")] = "question",
-    answer: Annotated[str, typer.Option(help="Column of the answer.")] = "answer",
-    by_chance: Annotated[
-        float,
-        typer.Option(
-            min=1e-9, help="Rows of each request that chance may make similar; sets the cut."
-        ),
-    ] = 0.5,
-    cut: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=1.0, help="Cosine from which rows are similar; 0: from the data."
-        ),
-    ] = 0.0,
-    most: Annotated[int, typer.Option(min=1, help="At most so many rows of each request.")] = 100,
+    question: Question = "question",
+    answer: Answer = "answer",
+    by_chance: ByChance = 0.5,
+    cut: Cut = 0.0,
+    most: Most = 100,
     name: Annotated[str, typer.Option(help="Name of the folder of results.")] = "similar",
     *,
     placement: Placement,
@@ -114,24 +126,136 @@ def similar(
 
     Example: `distforget similar --forget requests.jsonl --train-data train.parquet`
     """
+    from distforget.report.similar import print_similar, write_similar
+
+    folder = placement.store / "similar" / checked_name(name)
+    found = _found(
+        forget, train_data, (question, answer), (embedder, embedder_dtype),
+        (most, by_chance, cut), placement,
+    )  # fmt: skip
+    print_similar(found, console)
+    for path in write_similar(found, folder):
+        console.print(f"written: {path}", soft_wrap=True, highlight=False)
+
+
+def _found(
+    forget: str,
+    train_data: str,
+    columns: tuple[str, str],
+    embedder: tuple[str, str],
+    wish: tuple[int, float, float],
+    placement: Placement,
+) -> Found:
+    """The similar samples that options ask for; progress is printed."""
     from distforget.engine.similar import Wish, find
     from distforget.finding.embedders import embedder as chosen
     from distforget.finding.reading import Data
     from distforget.report.progress import Progress
-    from distforget.report.similar import print_similar, write_similar
     from distforget.sources._pairs import Columns
 
-    columns = Columns(question=question, answer=answer)
-    wish = Wish(chosen(embedder, dtype), most, by_chance, cut)
-    folder = placement.store / "similar" / checked_name(name)
+    named = Columns(question=columns[0], answer=columns[1])
     with Progress(console) as progress:
-        found = find(
-            Data(train_data, "--train-data", columns),
-            Data(forget, "--forget", columns),
-            wish,
+        return find(
+            Data(train_data, "--train-data", named),
+            Data(forget, "--forget", named),
+            Wish(chosen(*embedder), *wish),
             placement,
             progress.told,
         )
+
+
+@placed("store", "address", "device", "cpus")
+def audit(
+    model: Annotated[
+        str, typer.Option(help="The model that knows too much: folder, hub id, or LoRA adapter.")
+    ],
+    forget: Forget,
+    train_data: TrainData,
+    base: Annotated[
+        str, typer.Option(help="The model before fine-tuning: what is known without the data.")
+    ] = "",
+    method: Annotated[str, typer.Option(help="Unlearning method; see `list methods`.")] = "NPO_GDN",
+    settings: Annotated[
+        str, typer.Option(help="Settings of the method, e.g. steps=8,learning_rate=3e-5.")
+    ] = "",
+    embedder: Embedder = "builtin:minilm",
+    question: Question = "question",
+    answer: Answer = "answer",
+    by_chance: ByChance = 0.5,
+    cut: Cut = 0.0,
+    most: Most = 20,
+    name: Annotated[str, typer.Option(help="Name of the audit's study.")] = "audit",
+    dtype: Annotated[str, typer.Option(help="Of the model: float32 or bfloat16.")] = "float32",
+    *,
+    placement: Placement,
+) -> None:
+    """Audit a model: does it forget a request if the request alone is unlearned?
+
+    Finds the samples of the training data that are similar to each request, then unlearns the
+    request alone, with its similar samples, with noise (the paper's enhanced scheme), and with each
+    group of similar samples in turn. Says for each request whether it is forgotten, which similar
+    samples keep it alive, and what to unlearn. Nothing is fine-tuned, and the model is not changed.
+
+    Example: `distforget audit --model my/tuned --train-data train.jsonl --forget requests.jsonl`
+    """
+    from distforget.analysis.requests import answered
+    from distforget.auditing import ordered, requests_of, study_of
+    from distforget.loading import write_study
+    from distforget.report.figure_style import write_at_once
+    from distforget.report.requests import print_requests, write_requests
+    from distforget.report.similar import pairs, print_similar, write_similar
+
+    folder = placement.store / "studies" / checked_name(name)
+    chosen = settings_of(settings)
+    found = _found(
+        forget, train_data, (question, answer), (embedder, "float32"),
+        (most, by_chance, cut), placement,
+    )  # fmt: skip
     print_similar(found, console)
-    for path in write_similar(found, folder):
-        console.print(f"written: {path}", soft_wrap=True, highlight=False)
+    write_similar(found, folder / "similar")
+    rows = pairs(found)
+    requests = requests_of(rows)
+    others = [row for row in rows if row["role"] == "other"]
+    data = folder / "data.jsonl"
+    lines = [json.dumps(row, ensure_ascii=False) for row in ordered(requests, others)]
+    write_at_once(data, ("\n".join(lines) + "\n").encode())
+    study = study_of(
+        data, requests, len(others), model, base, method, chosen, name=name, dtype=dtype
+    )
+    write_study(study, folder / "study.yaml")
+    summary = run_quietly(study, placement)
+    answers = answered(study, requests, summary.tables)
+    print_requests(answers, console)
+    about = {
+        "model": model,
+        "base": base or "not given",
+        "training data": f"{train_data}, {found.rows:,} rows",
+        "method": f"{method} {settings}".strip(),
+    }
+    for what, path in write_requests(answers, about, folder).items():
+        console.print(f"{what}: {path}", soft_wrap=True, highlight=False)
+    if len(answers) < len(requests):
+        console.print(f"{len(requests) - len(answers)} requests failed; the same command goes on")
+        raise typer.Exit(1)
+
+
+def settings_of(given: str) -> dict[str, float | int | str]:
+    """The settings in 'steps=8,learning_rate=3e-5'.
+
+    Raises:
+        UsageError: a part is not name=value.
+    """
+    found: dict[str, float | int | str] = {}
+    for part in filter(None, (part.strip() for part in given.split(","))):
+        name, equals, value = part.partition("=")
+        if not (name.strip() and equals and value.strip()):
+            raise UsageError(f"--settings: {part!r} is not name=value, e.g. steps=8")
+        found[name.strip()] = _number(value.strip())
+    return found
+
+
+def _number(value: str) -> float | int | str:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(value)
+    return value

@@ -15,6 +15,7 @@ from distforget.placement import Placement
 from distforget.study import Study
 
 if TYPE_CHECKING:
+    from distforget.engine.listening import Summary
     from distforget.plan import Plan
     from distforget.store import Store
 
@@ -46,15 +47,11 @@ def run_study(study: Study, placement: Placement, full_page: bool) -> None:
     """
     from distforget.plan import make_plan
     from distforget.report.findings import print_findings
-    from distforget.report.progress import Progress
     from distforget.report.terminal import print_summary
     from distforget.store import Store
 
     plan = make_plan(study)
-    from distforget.engine.run import run as run_plan
-
-    with Progress(console) as progress:
-        summary = run_plan(plan, placement, progress)
+    summary = run_quietly(study, placement)
     print_findings(plan, summary.tables, console)
     print_summary(summary, console)
     folder = placement.store / "studies" / plan.study.name
@@ -76,6 +73,16 @@ def run_study(study: Study, placement: Placement, full_page: bool) -> None:
     missing = summary.planned - summary.done + len(summary.unanswered)
     if missing > placement.tolerated_failures:
         raise typer.Exit(1)
+
+
+def run_quietly(study: Study, placement: Placement) -> Summary:
+    """Run a study and print its progress, and no findings."""
+    from distforget.engine.run import run as run_plan
+    from distforget.plan import make_plan
+    from distforget.report.progress import Progress
+
+    with Progress(console) as progress:
+        return run_plan(make_plan(study), placement, progress)
 
 
 def check_data(plan: Plan, store: Store) -> list[str]:

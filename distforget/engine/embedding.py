@@ -17,7 +17,7 @@ from ray.exceptions import RayError
 
 from distforget import schemas
 from distforget.attempts import StoreError
-from distforget.engine.cluster import uses_gpu
+from distforget.engine.cluster import resources, uses_gpu
 from distforget.engine.data import WRONG, ReadBy
 from distforget.errors import UsageError
 from distforget.finding.embedders import EmbedderConfig, open_embedder, origin
@@ -26,8 +26,9 @@ from distforget.placement import Placement
 from distforget.plan import Step
 from distforget.store import Store
 
-ROWS_PER_SHARD = 8_192
-"""Rows that are kept in one file; what is lost if a worker dies."""
+ROWS_PER_SHARD = {"cpu": 1_024, "cuda": 16_384}
+"""Rows that are embedded at once and kept in one file; what is lost if a worker dies."""
+ROWS_AT_ONCE = 1_024
 BLOCK_BYTES = 2**20
 SECONDS_PER_LINE = 5.0
 
@@ -90,7 +91,7 @@ def _sizes(parts: Sequence[Data]) -> list[int]:
     @ray.remote(num_cpus=1)
     def count(part: Data) -> int | str:
         try:
-            return sum(map(len, part.tables(0, ROWS_PER_SHARD)))
+            return sum(map(len, part.tables(0, ROWS_AT_ONCE)))
         except UsageError as error:  # Ray would wrap it
             return str(error)
 
@@ -117,14 +118,16 @@ def _embed(
     firsts = accumulate(sizes[:-1], initial=0)
     readers = [_Reading(part, first, spans) for part, first in zip(parts, firsts, strict=True)]
     gpu = uses_gpu(placement)
-    at_once = int(ray.cluster_resources()["GPU" if gpu else "CPU"])  # type: ignore[no-untyped-call] # Ray's gap
-    at_once = min(at_once if gpu else max(1, at_once - 1), -(-(total - before) // ROWS_PER_SHARD))
+    at_once = int(resources()["GPU" if gpu else "CPU"])
+    device = "cuda" if gpu else "cpu"
+    each = ROWS_PER_SHARD[device]
+    at_once = min(at_once if gpu else max(1, at_once - 1), -(-(total - before) // each))
     with _small_blocks():
         read = ray.data.read_datasource(ReadBy(readers), override_num_blocks=len(readers))
     rows = read.map_batches(
         _Embedding,
-        fn_constructor_args=(embedder, work, "cuda" if gpu else "cpu"),
-        batch_size=ROWS_PER_SHARD,
+        fn_constructor_args=(embedder, work, device),
+        batch_size=each,
         batch_format="pyarrow",
         concurrency=at_once,
         num_gpus=1 if gpu else None,
@@ -179,7 +182,7 @@ class _Reading:
     def __call__(self) -> Iterator[pa.Table]:
         firsts = np.asarray([first for first, _ in self.spans], np.int64)
         ends = np.asarray([0, *(first + count for first, count in self.spans)], np.int64)
-        for table in self.part.tables(self.first, ROWS_PER_SHARD):
+        for table in self.part.tables(self.first, ROWS_AT_ONCE):
             ids = table["sample_id"].to_numpy()
             there = ids < ends[np.searchsorted(firsts, ids, side="right")]
             if not there.all():

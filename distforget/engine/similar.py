@@ -16,7 +16,7 @@ import ray
 import ray.data
 
 from distforget import schemas
-from distforget.engine.cluster import connected
+from distforget.engine.cluster import connected, resources
 from distforget.engine.embedding import embedded, embedding_step, sample
 from distforget.errors import UsageError
 from distforget.finding.chance import Chance, chance
@@ -156,8 +156,9 @@ def _search(files: Sequence[Path], query: Query) -> list[pa.Table]:
         return search(block, ray.get(kept))
 
     columns = ["sample_id", "embedding", "ngrams"]
+    blocks = min(len(files), max(4 * int(resources()["CPU"]), len(files) // 32))
     rows = ray.data.read_parquet(
-        list(map(str, files)), columns=columns, override_num_blocks=len(files)
+        list(map(str, files)), columns=columns, override_num_blocks=blocks
     ).map_batches(searched, batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
     return [table for table in ray.get(rows.to_arrow_refs()) if len(table)]
 

@@ -114,5 +114,5 @@ def embedder(path: str, dtype: str) -> EmbedderConfig:
         UsageError: the dtype is none that embedders have.
     """
     if dtype not in get_args(Dtype):
-        raise UsageError(f"--dtype: {dtype!r} is none of {', '.join(get_args(Dtype))}")
+        raise UsageError(f"--embedder-dtype: {dtype!r} is none of {', '.join(get_args(Dtype))}")
     return EmbedderConfig(path=path, dtype=cast(Dtype, dtype))

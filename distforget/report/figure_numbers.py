@@ -15,6 +15,14 @@ from distforget.errors import UsageError
 from distforget.report.figure_style import STYLE
 from distforget.report.figures import differences_by_target, schemes_compared, utility_compared
 from distforget.report.figures_beyond import doses_and_knowledge, memory_and_damage, verdict_forest
+from distforget.report.figures_clusters import (
+    lengths_by_topic,
+    lengths_of_two,
+    neighbourhood,
+    sample_distribution,
+    source_topics,
+    topic_map,
+)
 from distforget.report.figures_recovered import recovered_before_and_after
 from distforget.report.figures_samples import cosine_to_targets, sample_pictures
 from distforget.report.figures_ssim import ssim_before_and_after
@@ -72,7 +80,22 @@ class OfPaper:
     """Whether there is one figure per model; otherwise there is one of the data."""
 
 
+def _of_data(
+    numbers: Mapping[int, tuple[str, ...]], draw: Callable[[StudyTables], Figure],
+    track: Track = "text",
+) -> OfPaper:  # fmt: skip
+    return OfPaper(numbers, lambda tables, _: draw(tables), track, of_models=False)
+
+
 PAPER = (
+    _of_data({1: MNIST}, neighbourhood, "image"),
+    _of_data({2: MNIST, 20: FASHION, 21: CIFAR}, sample_distribution, "image"),
+    _of_data({3: MNIST, 22: FASHION, 23: CIFAR}, cosine_to_targets, "image"),
+    _of_data({4: MNIST, 24: FASHION, 25: CIFAR}, sample_pictures, "image"),
+    _of_data({5: ()}, topic_map),
+    _of_data({6: ()}, lengths_of_two),
+    _of_data({19: ()}, source_topics),
+    _of_data({26: ()}, lengths_by_topic),
     OfPaper(
         {11: ONE_B, 38: THREE_B, 39: NEO, 40: NEO_LARGE},
         _bars("Similar samples, trained on", _both("E3", "similar", "all")),
@@ -101,18 +124,6 @@ PAPER = (
     OfPaper(
         {42: THREE_B, 45: ONE_B, 48: OPT, 51: NEO_LARGE},
         _bars("Target, similar samples kept", _both("E4", "target", "all")),
-    ),
-    OfPaper(
-        {3: MNIST, 22: FASHION, 23: CIFAR},
-        lambda tables, _: cosine_to_targets(tables),
-        "image",
-        of_models=False,
-    ),
-    OfPaper(
-        {4: MNIST, 24: FASHION, 25: CIFAR},
-        lambda tables, _: sample_pictures(tables),
-        "image",
-        of_models=False,
     ),
     OfPaper(
         {7: FASHION + CIFAR, 27: MNIST},
@@ -172,12 +183,6 @@ BEYOND: Mapping[str, Draw] = {
 }
 """Figures that the paper lacks, a model each, by name; `verdicts` are one figure per claim."""
 
-MISSING: Mapping[str, tuple[int, ...]] = {
-    "a sketch that shows no data": (1,),
-    "clusters of features are not computed yet": (2, 20, 21),
-    "topics are not computed yet": (5, 6, 19, 26),
-}
-
 
 @dataclass(frozen=True)
 class Drawn:
@@ -198,7 +203,7 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
         wanted: a number of the paper, verdicts, doses-target, doses-similar or damage; empty: all.
 
     Raises:
-        UsageError: there is no such figure, or it cannot be drawn yet.
+        UsageError: there is no such figure.
     """
     if wanted:
         _check(wanted)
@@ -224,9 +229,6 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
         other = "text" if tables.images else "images"
         shown = [int(wanted)] if wanted else numbers
         yield Drawn(_figures(shown), lacking=f"drawn from a study of {other}")
-    if not wanted:
-        for why, missing in MISSING.items():
-            yield Drawn(_figures(missing), lacking=why)
 
 
 def _figures(numbers: Sequence[int]) -> str:
@@ -271,8 +273,5 @@ def _check(wanted: str) -> None:
     numbers = sorted(number for kind in PAPER for number in kind.numbers)
     if wanted in (*map(str, numbers), *BEYOND, "verdicts"):
         return
-    for reason, missing in MISSING.items():
-        if wanted in map(str, missing):
-            raise UsageError(f"--figure {wanted}: cannot be drawn: {reason}")
     known = ", ".join([*map(str, numbers), *BEYOND, "verdicts"])
     raise UsageError(f"--figure {wanted}: no such figure; figures: {known}")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -91,6 +92,8 @@ class StudyTables:
     """A note in every caption, e.g. that the tables are synthetic."""
     images: Images | None = None
     """Further data of an image study; None for text."""
+    texts: pa.Table | None = None
+    """Table `samples` of a study of text; None for images."""
     chance: float = math.nan
     """Accuracy of guessing on multiple-choice questions; NaN if there are none."""
 
@@ -109,6 +112,22 @@ class StudyTables:
         if self.images is None:
             raise NothingToShowError("it needs a study of images")
         return self.images
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What several figures need and one of them has computed."""
+        return {}
+
+    @property
+    def of_text(self) -> pa.Table:
+        """Table `samples` of a study of text.
+
+        Raises:
+            NothingToShowError: it is a study of images, or its data are not built yet.
+        """
+        if self.texts is None:
+            raise NothingToShowError("it needs the samples of a study of text")
+        return self.texts
 
     @property
     def score(self) -> str:
@@ -239,28 +258,28 @@ def read(plan: Plan, store: Store) -> StudyTables:
         store.read_study_table(study.name, "cells"),
         datetime.fromtimestamp(written, UTC).date().isoformat(),
         images=_images(study, store) if study.track == "image" else None,
+        texts=_samples(study, store) if study.track == "text" else None,
         chance=_chance(study, store) if study.questions else math.nan,
     )
 
 
 def _chance(study: Study, store: Store) -> float:
     """See `StudyTables.chance`."""
+    counts = pc.list_value_length(_samples(study, store)["choices"]).drop_null().to_numpy()
+    return float((1 / counts).mean()) if len(counts) else math.nan
+
+
+def _samples(study: Study, store: Store) -> pa.Table:
     try:
-        samples = store.read_study_table(study.name, "samples")
+        return store.read_study_table(study.name, "samples")
     except MissingTableError:  # a run that was ended before its data were built
-        return math.nan
-    counts = pc.list_value_length(samples["choices"]).drop_null().to_numpy()
-    return float((1 / counts).mean())
+        return schemas.empty("samples")
 
 
 def _images(study: Study, store: Store) -> Images:
-    try:
-        samples = store.read_study_table(study.name, "samples")
-    except MissingTableError:  # a run that was ended before its data were built
-        samples = schemas.empty("samples")
     return Images(
         paper_name(study.data),
-        samples,
+        _samples(study, store),
         unattacked(store.read_study_table(study.name, "reconstructions")),
         {
             (choice.name, choice.variant_name): choice.enhanced.nearest

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,7 @@ def planted() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("similar")
-    others = [
-        {"question": f"What did the {animal} number {i} do in the {town}?",
-         "answer": f"It {deed} {i * 7 % 31} times and went home."}
-        for i in range(OTHERS // 12)
-        for animal, town, deed in zip(
-            ("fox", "owl", "cat", "hen", "cow", "ant") * 2,
-            ("barn", "market", "harbour", "attic", "yard", "forest", "mill") * 2,
-            ("sang", "slept", "ate", "jumped", "barked") * 3, strict=False,
-        )
-    ]  # fmt: skip
+    others = docstrings(OTHERS)
     pairs = [{name: row[name] for name in ("question", "answer")} for row in planted()]
     rows = others[:300] + pairs + others[300:]
     targets = [row for row in planted() if row["kind"] == "target"][:6]
@@ -48,6 +41,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     nothing = {"question": "Which key does the piano of Zeno lack?", "answer": "The highest F."}
     write(folder / "nothing.jsonl", [as_target({**nothing, "target": 99})])
     return folder
+
+
+def docstrings(count: int) -> list[dict[str, Any]]:
+    """Real English: what functions of the standard library are said to do."""
+    found: dict[str, str] = {}
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef) and len(ast.get_docstring(node) or "") > 60:
+                said = " ".join((ast.get_docstring(node) or "").split())[:200]
+                found.setdefault(said, f"What does {node.name} do?")
+    assert len(found) > count
+    return [{"question": q, "answer": a} for a, q in list(found.items())[:count]]
 
 
 def as_target(row: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +153,7 @@ def run_in(place: Path, store: Path) -> Any:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--dtype", "float8"), "--dtype: 'float8'"),
+        (("--embedder-dtype", "float8"), "--embedder-dtype: 'float8'"),
         (("--embedder", "builtin:none"), "--embedder: unknown"),
         (("--question", "q"), "column 'q': it is missing"),
         (("--name", "../x"), "--name '../x'"),

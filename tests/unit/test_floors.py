@@ -49,6 +49,7 @@ FLOORS = (
         "distforget.plan",
         "distforget.origins",
         "distforget.verifying",
+        "distforget.auditing",
         "distforget.analysis",
         "distforget.cell",
         "distforget.cell_batch",
