@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from distforget.cli.common import checked_name, console, placed
+from distforget.cli.common import checked_dtype, checked_name, console, placed
 from distforget.cli.running import run_quietly, run_study
 from distforget.errors import UsageError
 from distforget.placement import Placement
@@ -55,6 +55,8 @@ def verify(
     from distforget.loading import write_study
     from distforget.verifying import study_of, unsaid
 
+    checked_name(name)
+    checked_dtype("--dtype", dtype)
     study, found = study_of(
         data, before, after, base, retrained, targets=targets, name=name, dtype=dtype
     )
@@ -148,17 +150,18 @@ def _found(
 ) -> Found:
     """The similar samples that options ask for; progress is printed."""
     from distforget.engine.similar import Wish, find
-    from distforget.finding.embedders import embedder as chosen
+    from distforget.finding.embedders import EmbedderConfig
     from distforget.finding.reading import Data
     from distforget.report.progress import Progress
     from distforget.sources._pairs import Columns
 
+    dtype = checked_dtype("--embedder-dtype", embedder[1])
     named = Columns(question=columns[0], answer=columns[1])
     with Progress(console) as progress:
         return find(
             Data(train_data, "--train-data", named),
             Data(forget, "--forget", named),
-            Wish(chosen(*embedder), *wish),
+            Wish(EmbedderConfig(path=embedder[0], dtype=dtype), *wish),
             placement,
             progress.told,
         )
@@ -201,12 +204,20 @@ def audit(
     from distforget.analysis.requests import answered
     from distforget.auditing import ordered, requests_of, study_of
     from distforget.loading import write_study
+    from distforget.methods import resolve
+    from distforget.origins import origin
     from distforget.report.figure_style import write_at_once
     from distforget.report.requests import print_requests, write_requests
     from distforget.report.similar import pairs, print_similar, write_similar
+    from distforget.study import MethodChoice
 
     folder = placement.store / "studies" / checked_name(name)
     chosen = settings_of(settings)
+    checked_dtype("--dtype", dtype)
+    resolve(MethodChoice(name=method, settings=tuple(chosen.items())))
+    for option, given in (("--model", model), ("--base", base)):
+        if given:
+            origin(given, option)
     found = _found(
         forget, train_data, (question, answer), (embedder, "float32"),
         (most, by_chance, cut), placement,

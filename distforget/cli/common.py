@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
 from rich.console import Console
@@ -37,6 +37,20 @@ def checked_name(name: str) -> str:
     if not re.fullmatch(NAME_PATTERN, name) or name.endswith("\n"):
         raise UsageError(f"--name {name!r}: names are letters, digits, '.', '_' and '-'")
     return name
+
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+def checked_dtype(option: str, dtype: str) -> Dtype:
+    """The value of an option that names a dtype.
+
+    Raises:
+        UsageError: it is none that models are run in.
+    """
+    if dtype not in get_args(Dtype):
+        raise UsageError(f"{option} {dtype!r}: choose {' or '.join(get_args(Dtype))}")
+    return cast(Dtype, dtype)
 
 
 def placed(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

