@@ -75,7 +75,8 @@ def neighbourhood(tables: StudyTables) -> Figure:
     near.set_xlim(place[target, 0] - reach, place[target, 0] + reach)
     near.set_ylim(place[target, 1] - reach, place[target, 1] + reach)
     _region(near, border)
-    whole.indicate_inset_zoom(near, edgecolor="black")
+    corner = (float(place[target, 0] - reach), float(place[target, 1] - reach))
+    whole.indicate_inset((*corner, 2 * reach, 2 * reach), edgecolor="black")
     legend = {"target": triangle, "its similar samples": circles}
     caption = (
         f"Two classes of the data and the border between them (logistic regression), on the two "
@@ -87,7 +88,7 @@ def neighbourhood(tables: StudyTables) -> Figure:
 
 def _region(axes: Axes, border: Any) -> None:
     (low, high), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x, y = np.meshgrid(np.linspace(low, high, 80), np.linspace(bottom, top, 80))
+    x, y = np.meshgrid(np.linspace(low, high, 300), np.linspace(bottom, top, 300))
     side = border.predict(np.stack([x.ravel(), y.ravel()], axis=1)).reshape(x.shape)
     axes.contourf(x, y, side, levels=[-0.5, 0.5, 1.5], colors=["#EEEEEE", "#DCE9F5"], zorder=-1)
 
