@@ -37,7 +37,7 @@ class Request:
 
 
 def requests_of(rows: Sequence[Row]) -> list[Request]:
-    """The requests of a file that `similar` wrote, those with most groups first.
+    """The requests of a file that `similar` wrote, those with most groups and samples first.
 
     Args:
         rows: with role target, similar or other, target_id and cluster.
@@ -56,7 +56,7 @@ def requests_of(rows: Sequence[Row]) -> list[Request]:
                 for cluster, _ in sizes.most_common(MOST_GROUPS)
             ]
             found.append(Request(row["target_id"], row, mine, groups if len(groups) > 1 else []))
-    return sorted(found, key=lambda request: -len(request.groups))
+    return sorted(found, key=lambda request: (-len(request.groups), -len(request.similar)))
 
 
 def ordered(requests: Sequence[Request], others: Sequence[Row]) -> list[Row]:
@@ -90,15 +90,16 @@ def study_of(
         settings: of the method, where they differ from its defaults.
     """
     most = max(len(request.similar) for request in requests)
-    whole = [tuple(range(1, len(request.similar) + 1)) for request in requests]
+    whole = [range(1, len(request.similar) + 1) for request in requests if request.similar]
     about = {"name": method, "settings": dict(settings)}
     none = {"paraphrases": 0, "gamma": 0.0}
     methods: list[dict[str, Any]] = [about]
     if most:
-        enhanced = {"paraphrases": 0, "similar": whole}
+        similar = {"similar": [list(ranks) for ranks in whole]}
+        first = {**about, "targets": len(whole)}
         methods += [
-            {**about, "variant": TOGETHER, "enhanced": {**none, "similar": whole}},
-            {**about, "variant": ENHANCED, "enhanced": enhanced},
+            {**first, "variant": TOGETHER, "enhanced": {**none, **similar}},
+            {**first, "variant": ENHANCED, "enhanced": {"paraphrases": 0, **similar}},
         ]
     else:
         methods.append({**about, "enhanced": {"paraphrases": 0}})

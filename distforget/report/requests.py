@@ -69,11 +69,11 @@ def advice(one: Answered) -> str:
 
 def effects(one: Answered) -> str:
     """Knowledge before and after, and damage, as a sentence."""
-    after = [f"{one.after[v]:.2f} {said}" for v, said in WAYS.items() if v in one.after]
+    after = [f"{one.after[v]:.2f} ({said})" for v, said in WAYS.items() if v in one.after]
     damage = one.damage[ALONE]
     lost = f"{abs(damage):.2f} {'less' if damage < 0 else 'more'}"
     return (
-        f"Knowledge: {one.before:.2f} before; after unlearning {', '.join(after)}. "
+        f"Knowledge: {one.before:.2f} before; after unlearning: {', '.join(after)}. "
         f"Other samples: {lost} after unlearning it alone."
     )
 

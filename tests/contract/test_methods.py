@@ -21,7 +21,7 @@ from distforget.errors import UsageError
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import Method, MethodConfig, Terms
 from distforget.models import PromptConfig
-from distforget.study import Study
+from distforget.study import EnhancedConfig, Study
 from distforget.tracks.base import RetainBatches, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
@@ -181,6 +181,23 @@ def test_gdr_makes_a_random_answer_more_likely(name: str, model: Model) -> None:
     before = nll_of(model.learner, row["question"], row["answer"])
     unlearn(model, gdr)
     assert nll_of(model.learner, row["question"], row["answer"]) < before - 0.01
+
+
+def test_similar_samples_are_unlearned_with_the_target_by_rank(model: Model) -> None:
+    plain = cell_of(method("GA"))
+    enhanced = EnhancedConfig(gamma=0, paraphrases=0, similar=((2, 1),))
+    both = dataclasses.replace(plain, method=dataclasses.replace(plain.method, enhanced=enhanced))
+    target, *similar = cell.forget_rows(model.learner, samples(), both).to_pylist()
+    assert (target["role"], target["target_index"]) == ("target", plain.unlearned)
+    assert [(r["role"], r["target_index"], r["similar_rank"]) for r in similar] == [
+        ("similar", plain.unlearned, 1), ("similar", plain.unlearned, 2),
+    ]  # fmt: skip
+    assert len(cell.asked_rows(model.learner, samples(), both)) == len(
+        cell.asked_rows(model.learner, samples(), plain)
+    )
+    payload = both.method.payload(plain.unlearned)["enhanced"]
+    assert payload["similar"] == (2, 1)  # type: ignore[index]
+    assert both.method.payload(2)["enhanced"]["similar"] == ()  # type: ignore[index]
 
 
 def test_where_a_random_answer_comes_from_is_a_setting(model: Model) -> None:

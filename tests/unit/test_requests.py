@@ -60,7 +60,7 @@ def test_no_more_than_the_largest_groups_are_tried() -> None:
 
 
 def test_the_study_unlearns_each_request_in_all_ways(tmp_path: Path) -> None:
-    requests = requests_of(rows({"a": [1, 2], "b": [1]}))
+    requests = requests_of(rows({"none": [], "b": [1], "a": [1, 2]}))
     study = study_of(
         tmp_path / "d.jsonl", requests, 3, "org/tuned", "org/base", "NPO_GDN", {"steps": 2},
         name="audit", dtype="float32",
@@ -68,14 +68,15 @@ def test_the_study_unlearns_each_request_in_all_ways(tmp_path: Path) -> None:
     ways = {m.variant_name: (m.enhanced and m.enhanced.similar, m.targets) for m in study.methods}
     assert ways == {
         ALONE: (None, 0),
-        TOGETHER: (((1, 2), (1,)), 0),
-        ENHANCED: (((1, 2), (1,)), 0),
+        TOGETHER: (((1, 2), (1,)), 2),
+        ENHANCED: (((1, 2), (1,)), 2),
         f"{GROUP}1": (((1,),), 1),
         f"{GROUP}2": (((2,),), 1),
     }
     gammas = {m.variant_name: m.enhanced.gamma for m in study.methods if m.enhanced}
     assert gammas[TOGETHER] == 0 < gammas[ENHANCED]
     assert [r["question"] for r in ordered(requests, [])][:2] == ["about a?", "about b?"]
+    assert requests[2].target_id == "none"  # unlearned alone, and in no other way
 
 
 def test_without_similar_samples_there_is_noise_alone(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_words_table_and_page_say_the_same(tmp_path: Path) -> None:
     print_requests([found], console)
     said = console.export_text()
     assert "still known, through 2 similar samples" in said
-    assert "1.00 before; after unlearning 0.80 the request alone, 0.20 with its" in said
+    assert "1.00 before; after unlearning: 0.80 (the request alone), 0.20 (with its" in said
     (row_,) = table([found]).to_pylist()
     assert (row_["verdict"], row_["alone"], row_["still_known"]) == ("kept", 0.8, 2)
     assert row_["recommended"] == [1, 2]

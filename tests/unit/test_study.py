@@ -158,6 +158,7 @@ DECIDING: dict[str, Any] = {
     "methods.enhanced.sigma": 0.5,
     "methods.enhanced.layer": 1,
     "methods.enhanced.paraphrases": 2,
+    "methods.enhanced.similar": [[1]],
     "methods.enhanced.target_weight": 0.5,
     "methods.enhanced.paraphrase_weight": 0.5,
     "placebo_targets": 1,
