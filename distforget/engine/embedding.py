@@ -64,25 +64,38 @@ def embedded(
         UsageError: a row is bad (found before anything is embedded), or the embedder is.
     """
     if not store.is_done(step.key):
-        work = store.work(step.key)
-        parts, sizes = data.parts(), _sizes(data.parts())
-        rows = sum(sizes)
-        told(f"{data.path}: {rows:,} rows, all readable")
-        for left in reversed(range(placement.retries + 1)):
-            try:
-                _embed(parts, sizes, work, embedder, placement, told)
-                break
-            except RayError as error:
-                if not left:
-                    raise StoreError(
-                        f"{data.path}: embedding failed ({' '.join(str(error).split())[-200:]}); "
-                        "what is embedded is kept, so the same command goes on from there"
-                    ) from error
-                told("a worker was lost; going on with the rows that are not embedded yet")
-        have = sorted(work.glob("*.parquet"))
-        store.commit(step, lambda folder: _moved(have, folder))
-        store.drop_work(step.key)
+        with store.claim(step.key, lambda: told("another run embeds this data; waiting for it")):
+            if not store.is_done(step.key):
+                _embed_all(step, data, embedder, placement, store, told)
     return sorted(store.folder(step.key).glob("*.parquet"))
+
+
+def _embed_all(
+    step: Step,
+    data: Data,
+    embedder: EmbedderConfig,
+    placement: Placement,
+    store: Store,
+    told: Callable[[str], None],
+) -> None:
+    """Embed what is missing and commit the step; lost workers are replaced."""
+    work, parts = store.work(step.key), data.parts()
+    sizes = _sizes(parts)
+    told(f"{data.path}: {sum(sizes):,} rows, all readable")
+    for left in reversed(range(placement.retries + 1)):
+        try:
+            _embed(parts, sizes, work, embedder, placement, told)
+            break
+        except RayError as error:
+            if not left:
+                raise StoreError(
+                    f"{data.path}: embedding failed ({' '.join(str(error).split())[-200:]}); "
+                    "what is embedded is kept, so the same command goes on from there"
+                ) from error
+            told("a worker was lost; going on with the rows that are not embedded yet")
+    have = sorted(work.glob("*.parquet"))
+    store.commit(step, lambda folder: _moved(have, folder))
+    store.drop_work(step.key)
 
 
 def _sizes(parts: Sequence[Data]) -> list[int]:
