@@ -70,7 +70,9 @@ def open_embedder(config: EmbedderConfig, device: str, field: str = "--embedder"
     """
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call] # untyped in transformers
     path, _, revision = config.path.partition("@")
     if config.path in BUILTIN:
         package = import_module(BUILTIN[config.path].replace("-", "_"))
