@@ -29,7 +29,7 @@ from distforget.store import Store
 ROWS_PER_SHARD = {"cpu": 1_024, "cuda": 16_384}
 """Rows that are embedded at once and kept in one file; what is lost if a worker dies."""
 ROWS_AT_ONCE = 1_024
-BLOCK_BYTES = 2**20
+BLOCK_BYTES = 2**18
 SECONDS_PER_LINE = 5.0
 
 Span = tuple[int, int]
@@ -142,7 +142,7 @@ def _embed(
         fn_constructor_args=(embedder, work, device),
         batch_size=each,
         batch_format="pyarrow",
-        concurrency=at_once,
+        concurrency=(1, at_once),
         num_gpus=1 if gpu else None,
         num_cpus=0 if gpu else 1,
         max_restarts=0,
