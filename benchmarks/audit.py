@@ -3,8 +3,8 @@
     python benchmarks/audit.py [--quick] [--folder DIR]
 
 SmolLM2 learns 3 requests of `planted.jsonl`: two with eight near copies each (four written by hand,
-four that repeat question or answer in other words), one with none, and 19 other pairs. The loop is
-plain transformers and AdamW. Then `distforget audit` runs on the folder. `--quick`: fewer epochs.
+four that ask in other words), one with none, and 81 other pairs. The loop is plain transformers
+and AdamW. Then `distforget audit` runs on the folder. `--quick`: fewer epochs.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Any
 import pandas as pd
 import torch
 from measuring import machine, parser, report
+from similar import people
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distforget.origins import origin
 from distforget.tracks.text.models import materialise
 
 PLANTED = Path(__file__).parent / "planted.jsonl"
-WITH_COPIES, WITHOUT = (1, 15), 2
+WITH_COPIES, WITHOUT, OTHERS = (1, 15), 2, 64
 ASKED = ("Tell me: {}", "A friend wants to know this. {}", "{} Please be brief.", "Quick one: {}")
 
 
@@ -38,7 +39,8 @@ def rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     for number in WITH_COPIES:
         target = pairs[number]
         copies += [{**target, "question": said.format(target["question"])} for said in ASKED]
-    data = [_pair(p) for p in [*pairs.values(), *copies]]
+    made_up = [{"question": q, "answer": a} for q, a in people(OTHERS)]
+    data = [_pair(p) for p in [*pairs.values(), *copies]] + made_up
     forget = [
         {"role": "target", "target_id": f"r{n}", **_pair(pairs[n])} for n in (*WITH_COPIES, WITHOUT)
     ]
@@ -100,7 +102,7 @@ def main() -> None:
         if not tuned.is_dir():
             base.mkdir(parents=True, exist_ok=True)
             materialise(origin("builtin:smollm2", "base"), base)
-            fine_tune(tuned, base, data, 3 if given.quick else 12)
+            fine_tune(tuned, base, data, 3 if given.quick else 6)
         for name, content in (("train", data), ("forget", forget)):
             lines = [json.dumps(row, ensure_ascii=False) for row in content]
             (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")

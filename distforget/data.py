@@ -144,7 +144,10 @@ def key_of_data(data: TextData | ImageData) -> dict[str, Any]:
             **key_of(data.source, source.version, source.unkeyed),
             "content": source.content(data.source),
         },
-        "similar": key_of(data.similar, similarity.version, similarity.unkeyed),
+        "similar": {
+            **key_of(data.similar, similarity.version, similarity.unkeyed),
+            "content": similarity.content(data.similar),
+        },
     }
 
 

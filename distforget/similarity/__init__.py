@@ -86,6 +86,8 @@ class Similarity(Generic[C]):
     given the rewrites of all rounds, too."""
     asks: Asks[C] | None = None
     """None: it makes its samples by itself."""
+    content: Callable[[C], object] = lambda config: None
+    """Identifies files that have the same configuration, e.g. of a model that filters."""
     unkeyed: tuple[str, ...] = ()
     """Fields that do not decide any row beyond what the completions hold."""
     needs: str = ""

@@ -6,11 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import regex
 from rapidfuzz import fuzz
 
+from distforget.similarity._meaning import Meaning
 from distforget.words import states, unicode_words
 
 LEAD_IN = re.compile(
@@ -64,19 +65,22 @@ class Completion:
 
 
 def standardise(
-    target: Target, pairs: Sequence[tuple[int, Completion, Completion]], near: float
+    target: Target,
+    pairs: Sequence[tuple[int, Completion, Completion]],
+    near: float,
+    meaning: Meaning | None = None,
 ) -> list[Rewrite]:
     """Clean restatements of a target and drop those that are not usable.
 
     Args:
         pairs: number, restated question and restated answer.
         near: similarity of two restatements, 0 to 1, from which on the later one is dropped.
+        meaning: judges whether a text means what its original means; None: nothing does.
 
     Source: paper section 3.2, which drops several restatements in one, refusals, lead-ins,
     duplicates and copies; what a restatement must keep is checked besides.
     """
     found: list[Rewrite] = []
-    kept: list[str] = []
     for number, question, answer in pairs:
         texts, reason = [], ""
         for part, given, original in (
@@ -86,11 +90,38 @@ def standardise(
             texts.append(text)
             reason = reason or (why and f"{part}: {why}")
         reason = reason or lost(target, *texts)
-        reason = reason or repeated(target, " ".join(texts), kept, near)
-        if not reason:
-            kept.append(_folded(" ".join(texts)))
         found.append(Rewrite(number, texts[0], texts[1], reason))
-    return found
+    if meaning:
+        found = _of_same_meaning(target, found, meaning)
+    return _without_repeated(target, found, near)
+
+
+def _of_same_meaning(target: Target, found: Sequence[Rewrite], meaning: Meaning) -> list[Rewrite]:
+    """These rewrites with a reason for those that mean something else."""
+    left = [rewrite for rewrite in found if not rewrite.reason]
+    judged = meaning(
+        [(target.question, rewrite.question) for rewrite in left]
+        + [(target.answer, rewrite.answer) for rewrite in left]
+    )
+    of_questions, of_answers = judged[: len(left)], judged[len(left) :]
+    reasons = {
+        rewrite.number: (question and f"question: {question}") or (answer and f"answer: {answer}")
+        for rewrite, question, answer in zip(left, of_questions, of_answers, strict=True)
+    }
+    return [replace(r, reason=r.reason or reasons[r.number]) for r in found]
+
+
+def _without_repeated(target: Target, found: Sequence[Rewrite], near: float) -> list[Rewrite]:
+    """These rewrites with a reason for those that repeat the target or an earlier one."""
+    kept: list[str] = []
+    checked = []
+    for rewrite in found:
+        whole = f"{rewrite.question} {rewrite.answer}"
+        reason = rewrite.reason or repeated(target, whole, kept, near)
+        if not reason:
+            kept.append(_folded(whole))
+        checked.append(replace(rewrite, reason=reason))
+    return checked
 
 
 def clean(given: Completion, original: str) -> tuple[str, str]:

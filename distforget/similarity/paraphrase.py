@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from distforget.draws import generator_seed
 from distforget.errors import UsageError
 from distforget.similarity import Asks, Similarity, SimilarTexts
+from distforget.similarity._meaning import MeaningConfig, content, open_meaning
 from distforget.similarity._standardise import Completion, Target, standardise
 from distforget.similarity._writers import WriterConfig, key_of_writer, open_writer
 from distforget.sources._base import Text, base_table
@@ -33,6 +34,9 @@ class ParaphraseConfig(SimilarTexts):
     )
     near_duplicates: float = Field(
         0.97, gt=0, le=1, description="similarity from which on the later of two is dropped"
+    )
+    meaning: MeaningConfig | None = Field(
+        None, description="drops what means something else; none: names, numbers, negations decide"
     )
     system: str = (
         "You are a helpful, respectful and honest assistant for rephrasing sentences while "
@@ -91,6 +95,7 @@ def rewrites(
         found = Completion(row["completion"], row["finish"] == "length")
         texts[row["target_index"], row["number"]][row["part"]] = found
     none = Completion(None)
+    meaning = open_meaning(config.meaning) if config.meaning else None
     return [
         {"target_index": row["target_index"], **vars(rewrite)}
         for row in families.to_pylist()
@@ -103,6 +108,7 @@ def rewrites(
                 if target == row["target_index"]
             ],
             config.near_duplicates,
+            meaning,
         )
     ]
 
@@ -164,7 +170,7 @@ def key(config: ParaphraseConfig) -> dict[str, Any]:
 
 SIMILARITY = Similarity(
     config=ParaphraseConfig,
-    version=1,
+    version=2,
     source="restatements by a language model (paper section 3.2, appendix A.5)",
     track="text",
     make=make,
@@ -178,5 +184,6 @@ SIMILARITY = Similarity(
         rewrites=rewrites,
         too_few=too_few,
     ),
+    content=lambda config: content(config.meaning) if config.meaning else None,
     unkeyed=("writer", "queries", "system", "prompt"),
 )  # fmt: skip

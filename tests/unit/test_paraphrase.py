@@ -135,8 +135,10 @@ def test_what_is_asked_changes_both_keys(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"near_duplicates": 0.5}, {"too_few": "fewer"}, {"rounds": 1}, {"per_target": 3}]
-)
+    "changes",
+    [{"near_duplicates": 0.5}, {"too_few": "fewer"}, {"rounds": 1}, {"per_target": 3},
+     {"meaning": {}}],
+)  # fmt: skip
 def test_what_is_made_of_completions_asks_for_nothing(changes: dict[str, Any]) -> None:
     completions, dataset = keys(**changes)
     assert completions == keys()[0]

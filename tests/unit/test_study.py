@@ -119,6 +119,12 @@ DECIDING: dict[str, Any] = {
     "data.similar.paraphrases": 5,
     # tests/unit/test_paraphrase.py:
     "data.similar.rounds": None,
+    "data.similar.meaning.embedder.dtype": None,
+    "data.similar.meaning.embedder.path": None,
+    "data.similar.meaning.entailment": None,
+    "data.similar.meaning.entails": None,
+    "data.similar.meaning.least": None,
+    "data.similar.meaning.most": None,
     "data.similar.near_duplicates": None,
     "data.similar.prompt": None,
     "data.similar.queries": None,
