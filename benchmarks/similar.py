@@ -25,7 +25,7 @@ from measuring import machine, parser, peak_while, report
 
 from distforget.engine.similar import Found, Wish, find
 from distforget.finding.embedders import EmbedderConfig
-from distforget.finding.reading import Data
+from distforget.finding.texts import Texts
 from distforget.placement import Placement
 from distforget.sources._pairs import Columns
 from distforget.sources.biographies import others
@@ -102,8 +102,8 @@ def main() -> None:
 
             def work(forget: Path = forget, found: list[Found] = found) -> None:
                 columns = Columns()
-                data = Data(str(folder / "train.jsonl"), "--train-data", columns)
-                requests = Data(str(forget), "--forget", columns)
+                data = Texts(str(folder / "train.jsonl"), "--train-data", columns)
+                requests = Texts(str(forget), "--forget", columns)
                 found.append(find(data, requests, wish, Placement(store=folder / "store"), print))
 
             seconds, peak = peak_while(work)

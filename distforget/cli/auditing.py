@@ -85,8 +85,9 @@ TrainData = Annotated[
 Embedder = Annotated[
     str,
     typer.Option(
-        help="Finds similar samples; a model of sentence-transformers: builtin:minilm (English), a "
-        "folder, or a hub id, e.g. intfloat/multilingual-e5-small for other languages."
+        help="Finds similar samples; a model of sentence-transformers: a folder or hub id, e.g. "
+        "intfloat/multilingual-e5-small for other languages than English. Without it "
+        "builtin:minilm. Images: pixels (without it), resnet50, or the folder of a classifier."
     ),
 ]
 Question = Annotated[str, typer.Option(help="Column of the question.")]
@@ -106,7 +107,7 @@ Most = Annotated[int, typer.Option(min=1, help="At most so many similar rows of 
 def similar(
     forget: Forget,
     train_data: TrainData,
-    embedder: Embedder = "builtin:minilm",
+    embedder: Embedder = "",
     embedder_dtype: Annotated[
         str, typer.Option(help="float32, or bfloat16, about twice as fast.")
     ] = "float32",
@@ -125,6 +126,9 @@ def similar(
     rows. Embeddings are kept: a second forget list costs seconds, and a run that was killed goes on
     where it was. Writes STORE/similar/NAME: the table `similar`, a figure, and pairs.jsonl, which
     a study takes as its data.
+
+    Images likewise, in a .npz file or a folder of pictures: by cosine of pixels or features, and by
+    structural similarity (SSIM).
 
     Example: `distforget similar --forget requests.jsonl --train-data train.parquet`
     """
@@ -151,19 +155,23 @@ def _found(
     """The similar samples that options ask for; progress is printed."""
     from distforget.engine.similar import Wish, find
     from distforget.finding.embedders import EmbedderConfig
-    from distforget.finding.reading import Data
+    from distforget.finding.images import Images
+    from distforget.finding.kinds import Data
+    from distforget.finding.texts import Texts
     from distforget.report.progress import Progress
     from distforget.sources._pairs import Columns
 
     dtype = checked_dtype("--embedder-dtype", embedder[1])
     named = Columns(question=columns[0], answer=columns[1])
+
+    def data(path: str, option: str) -> Data:
+        return Images(path, option) if Images.are_in(path) else Texts(path, option, named)
+
+    trained = data(train_data, "--train-data")
+    config = EmbedderConfig(path=embedder[0] or trained.kind.embedder, dtype=dtype)
     with Progress(console) as progress:
         return find(
-            Data(train_data, "--train-data", named),
-            Data(forget, "--forget", named),
-            Wish(EmbedderConfig(path=embedder[0], dtype=dtype), *wish),
-            placement,
-            progress.told,
+            trained, data(forget, "--forget"), Wish(config, *wish), placement, progress.told
         )
 
 
@@ -181,7 +189,7 @@ def audit(
     settings: Annotated[
         str, typer.Option(help="Settings of the method, e.g. steps=8,learning_rate=3e-5.")
     ] = "",
-    embedder: Embedder = "builtin:minilm",
+    embedder: Embedder = "",
     question: Question = "question",
     answer: Answer = "answer",
     by_chance: ByChance = 0.5,
@@ -203,6 +211,7 @@ def audit(
     """
     from distforget.analysis.requests import answered
     from distforget.auditing import ordered, requests_of, study_of
+    from distforget.finding.images import Images
     from distforget.loading import write_study
     from distforget.methods import resolve
     from distforget.origins import origin
@@ -212,6 +221,11 @@ def audit(
     from distforget.study import MethodChoice
 
     folder = placement.store / "studies" / checked_name(name)
+    if Images.are_in(train_data):
+        raise UsageError(
+            f"--train-data {train_data} holds images; audit takes questions and answers. For "
+            "images, similar finds samples, and a study with a model's `tuned` unlearns them"
+        )
     chosen = settings_of(settings)
     checked_dtype("--dtype", dtype)
     resolve(MethodChoice(name=method, settings=tuple(chosen.items())))

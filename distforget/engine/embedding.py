@@ -20,8 +20,8 @@ from distforget.attempts import StoreError
 from distforget.engine.cluster import resources, uses_gpu
 from distforget.engine.data import WRONG, ReadBy
 from distforget.errors import UsageError
-from distforget.finding.embedders import EmbedderConfig, open_embedder, origin
-from distforget.finding.reading import Data, with_vectors
+from distforget.finding.embedders import EmbedderConfig
+from distforget.finding.kinds import Data, Kind
 from distforget.placement import Placement
 from distforget.plan import Step
 from distforget.store import Store
@@ -45,7 +45,7 @@ def embedding_step(data: Data, embedder: EmbedderConfig, field: str) -> Step:
     config = {
         "data": data.content(),
         "columns": data.named,
-        "embedder": origin(embedder, field),
+        "embedder": data.kind.origin(embedder, field),
     }
     return Step("embeddings", config, about={"data": data.path})
 
@@ -84,7 +84,7 @@ def _embed_all(
     told(f"{data.path}: {sum(sizes):,} rows, all readable")
     for left in reversed(range(placement.retries + 1)):
         try:
-            _embed(parts, sizes, work, embedder, placement, told)
+            _embed(data.kind, parts, sizes, work, embedder, placement, told)
             break
         except RayError as error:
             if not left:
@@ -117,6 +117,7 @@ def _sizes(parts: Sequence[Data]) -> list[int]:
 
 
 def _embed(
+    kind: Kind,
     parts: Sequence[Data],
     sizes: Sequence[int],
     work: Path,
@@ -139,7 +140,7 @@ def _embed(
         read = ray.data.read_datasource(ReadBy(readers), override_num_blocks=len(readers))
     rows = read.map_batches(
         _Embedding,
-        fn_constructor_args=(embedder, work, device),
+        fn_constructor_args=(kind, embedder, work, device),
         batch_size=each,
         batch_format="pyarrow",
         concurrency=(1, at_once),
@@ -205,11 +206,11 @@ class _Reading:
 class _Embedding:
     """Embeds a block of rows and keeps it; runs in an actor."""
 
-    def __init__(self, embedder: EmbedderConfig, work: Path, device: str) -> None:
+    def __init__(self, kind: Kind, embedder: EmbedderConfig, work: Path, device: str) -> None:
         self.wrong = ""
-        self.work = work
+        self.work, self.table = work, kind.embedded
         try:
-            self.encode = open_embedder(embedder, device)
+            self.embed = kind.open(embedder, device)
         except UsageError as error:  # Ray would wrap it
             self.wrong = str(error)
 
@@ -219,22 +220,22 @@ class _Embedding:
         return pa.table({"rows": [len(block)], WRONG: [self.wrong]})
 
     def _keep(self, block: pa.Table) -> None:
-        table = with_vectors(block, self.encode)
+        table = self.embed(block)
         ids = block["sample_id"].to_pylist()
         # A block after a restart may have gaps: each file holds rows without one.
         starts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1), len(ids)]
         for start, end in pairwise(starts):
             name = f"{ids[start]:012d}-{end - start}.parquet"
-            schemas.write(table.slice(start, end - start), "embeddings", self.work / name)
+            schemas.write(table.slice(start, end - start), self.table, self.work / name)
 
 
-def sample(files: Sequence[Path], rows: int, seed: int) -> pa.Table:
-    """About so many rows, drawn from files that are drawn, each from a random place on."""
+def sample(files: Sequence[Path], columns: Sequence[str], rows: int, seed: int) -> pa.Table:
+    """About so many rows, drawn from files that are drawn."""
     random = np.random.default_rng(seed)
     chosen = random.permutation(len(files))[:32]
     each = -(-rows // len(chosen))
     parts = []
     for number in chosen:
-        table = pq.read_table(files[number], columns=["sample_id", "embedding", "ngrams"])
+        table = pq.read_table(files[number], columns=list(columns))
         parts.append(table.take(np.sort(random.permutation(len(table))[:each])))
     return pa.concat_tables(parts)

@@ -31,6 +31,10 @@ class Chance:
     """Share of random rows beyond it."""
     scale: float
 
+    def in_tail(self, similarity: Similarities) -> npt.NDArray[np.bool_]:
+        """Whether the tail describes a similarity."""
+        return _transformed(similarity) > self.start
+
     def share(self, similarity: Similarities | float) -> npt.NDArray[np.float64]:
         """Share of random rows that are at least so similar; 1 below the tail."""
         beyond = (_transformed(similarity) - self.start) / self.scale

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from distforget.finding.ngrams import overlap
+from distforget.finding.kinds import Floats
 
 LEVELS = np.linspace(0.3, 1.0, 15)
 """Cosines at which rows are counted: 0.30, 0.35, ..., 1.00."""
@@ -19,14 +19,12 @@ LEVELS = np.linspace(0.3, 1.0, 15)
 NEAREST = 3
 """Rows of each target that are told of, similar or not."""
 
-Floats = npt.NDArray[np.float32]
-
 HITS = pa.schema(
     [
         ("target", pa.int32()),
         ("sample_id", pa.int64()),
         ("cosine", pa.float32()),
-        ("overlap", pa.float32()),
+        ("second", pa.float32()),
     ]
 )
 
@@ -35,12 +33,12 @@ HITS = pa.schema(
 class Query:
     """What is searched for, and which rows count as found."""
 
-    vectors_TD: Floats
-    hashes_T: pa.ListArray
-    cut_T: Floats
-    """Cosine from which a row is found."""
-    overlap_cut_T: Floats
-    """Overlap from which a row is found, whatever its cosine."""
+    targets: pa.Table
+    """With their vectors and what the second measure needs."""
+    measure: Callable[[pa.Table, pa.Table], Floats]
+    """The second measure; see `Kind.measure`."""
+    cuts_T2: Floats
+    """Cosine, and second measure, from which a row is found whatever the other is."""
     most: int
     """At most so many rows by each of the two are found for a target."""
 
@@ -54,12 +52,6 @@ def vectors(table: pa.Table) -> Floats:
     return found
 
 
-def hashes(table: pa.Table) -> pa.ListArray:
-    """The column `ngrams` of a table in one piece."""
-    column = table["ngrams"].combine_chunks()
-    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
-
-
 def search(shard: pa.Table, query: Query) -> pa.Table:
     """Rows of a shard that are found, and the `NEAREST` to each target, found or not.
 
@@ -67,10 +59,11 @@ def search(shard: pa.Table, query: Query) -> pa.Table:
         One row: columns of `HITS` as lists, and `counts`, rows at least as similar as each of
         `LEVELS`, by target.
     """
-    cosine_NT = vectors(shard) @ query.vectors_TD.T
-    overlap_NT = overlap(query.hashes_T, hashes(shard))
+    # Vectors in float16 are a little longer or shorter than 1.
+    cosine_NT = np.minimum(vectors(shard) @ vectors(query.targets).T, 1.0)
+    second_NT = query.measure(query.targets, shard)
     picked = set()
-    for scores_NT, cut_T in ((cosine_NT, query.cut_T), (overlap_NT, query.overlap_cut_T)):
+    for scores_NT, cut_T in zip((cosine_NT, second_NT), query.cuts_T2.T, strict=True):
         for target in range(scores_NT.shape[1]):
             rows = _largest(scores_NT[:, target], query.most)
             picked |= {(target, int(row)) for row in rows[scores_NT[rows, target] >= cut_T[target]]}
@@ -87,7 +80,7 @@ def search(shard: pa.Table, query: Query) -> pa.Table:
         "target": targets.astype(np.int32),
         "sample_id": ids[rows],
         "cosine": cosine_NT[rows, targets],
-        "overlap": overlap_NT[rows, targets],
+        "second": second_NT[rows, targets],
         "counts": np.concatenate(counts_LT),
     }
     return pa.table({name: pa.array([values]) for name, values in found.items()})
@@ -103,12 +96,12 @@ def merged(shards: Sequence[pa.Table], query: Query) -> tuple[pa.Table, npt.NDAr
     table = pa.concat_tables(shards)
     hits = pa.table([table[name].combine_chunks().flatten() for name in HITS.names], HITS.names)
     target, cosine = hits["target"].to_numpy(), hits["cosine"].to_numpy()
-    overlap = hits["overlap"].to_numpy()
+    second = hits["second"].to_numpy()
     kept: list[int] = []
-    for number in range(len(query.vectors_TD)):
+    for number, cuts in enumerate(query.cuts_T2):
         mine = np.flatnonzero(target == number)
         picked = set(mine[_largest(cosine[mine], NEAREST)].tolist())
-        for scores, cut in ((cosine, query.cut_T[number]), (overlap, query.overlap_cut_T[number])):
+        for scores, cut in zip((cosine, second), cuts, strict=True):
             best = mine[_largest(scores[mine], query.most)]
             picked |= set(best[scores[best] >= cut].tolist())
         kept += sorted(picked)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from distforget.finding.embedders import BUILTIN, EmbedderConfig, open_embedder
+from distforget.finding.image_features import has_resnet, open_features
 from distforget.report.pictures import pixels_of
 from distforget.report.study_tables import NothingToShowError, StudyTables
 
@@ -22,8 +22,6 @@ FAMILIES = 10
 OTHERS = 1_500
 """At most so many other samples are shown, drawn at random."""
 COMPONENTS = 50
-RESNET = "resnet50-11ad3fa6.pth"
-"""torchvision's weights of ResNet-50 in torch's cache of downloads."""
 SEED = 0
 
 Floats = npt.NDArray[np.float64]
@@ -183,41 +181,12 @@ def _text_features(texts: Sequence[str]) -> tuple[Floats, str]:
 
 def _image_features(rows: pd.DataFrame) -> tuple[Floats, str]:
     pictures = [pixels_of(row) for row in rows.to_dict("records")]
-    weights = _resnet_weights()
-    if weights is not None:
-        return _resnet_features(pictures, weights), "features of ResNet-50"
+    if has_resnet():
+        whole = np.stack([np.repeat(picture, 3 // picture.shape[2], 2) for picture in pictures])
+        features = open_features(EmbedderConfig(path="resnet50"), "cpu")(whole)
+        return features.astype(np.float64), "features of ResNet-50"
     flat = np.stack([picture.ravel() for picture in pictures]).astype(np.float64) / 255
     return flat, "pixels (ResNet-50's weights are not in torch's cache)"
-
-
-def _resnet_weights() -> Path | None:
-    import torch
-
-    path = Path(torch.hub.get_dir()) / "checkpoints" / RESNET
-    return path if path.is_file() else None
-
-
-def _resnet_features(pictures: Sequence[npt.NDArray[np.uint8]], weights: Path) -> Floats:
-    """The 2,048 features before the last layer."""
-    import torch
-    from torchvision.models import resnet50
-    from torchvision.transforms.functional import normalize, resize
-
-    network = resnet50()
-    network.load_state_dict(torch.load(weights, weights_only=True))
-    network.fc = torch.nn.Identity()
-    network.eval()
-    found = []
-    with torch.inference_mode():
-        for start in range(0, len(pictures), 64):
-            batch = np.stack(
-                [np.repeat(p, 3 // p.shape[2], 2) for p in pictures[start : start + 64]]
-            )
-            images = torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
-            images = resize(images, [224, 224], antialias=True)
-            images = normalize(images, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-            found.append(network(images).double().numpy())
-    return np.concatenate(found)
 
 
 def families(rows: pd.DataFrame) -> Mapping[int, npt.NDArray[Any]]:

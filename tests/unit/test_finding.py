@@ -15,8 +15,8 @@ from distforget.errors import UsageError
 from distforget.finding.chance import chance
 from distforget.finding.embedders import EmbedderConfig, origin
 from distforget.finding.ngrams import SIZE, hashes, overlap, plain
-from distforget.finding.reading import Data
 from distforget.finding.search import LEVELS, NEAREST, Query, clusters, merged, search
+from distforget.finding.texts import TEXTS, Texts
 from distforget.sources._pairs import Columns
 
 words = st.text("abcd .,", min_size=8, max_size=40)
@@ -91,9 +91,8 @@ def shards_of(
 @given(st.integers(0, 10_000), st.integers(3, 40), st.integers(1, 12))
 def test_search_over_shards_is_exact(seed: int, each: int, most: int) -> None:
     vectors, shards = shards_of(np.random.default_rng(seed), 60, each)
-    asked = shards[0].slice(0, 3)
-    cuts = np.full(3, 0.6, np.float32)
-    query = Query(vectors[:3], asked["ngrams"].combine_chunks(), cuts, np.full(3, 2.0), most)
+    cuts = np.asarray([[0.6, 2.0]] * 3, np.float32)
+    query = Query(shards[0].slice(0, 3), TEXTS.measure, cuts, most)
     hits, counts = merged([search(shard, query) for shard in shards], query)
     for target in range(3):
         cosines = vectors @ vectors[target]
@@ -115,13 +114,11 @@ def test_a_row_that_shares_only_wording_is_found() -> None:
             "ngrams": hashes(["the secret of Ada", "nothing", "at all", "to see"]),
         }
     )
-    query = Query(
-        np.array([[0.0, -1.0]], np.float32), hashes(["The SECRET of Ada!"]),
-        np.array([0.5], np.float32), np.array([0.8], np.float32), 5,
-    )  # fmt: skip
+    asked = pa.table({"embedding": [[0.0, -1.0]], "ngrams": hashes(["The SECRET of Ada!"])})
+    query = Query(asked, TEXTS.measure, np.array([[0.5, 0.8]], np.float32), 5)
     hits, _ = merged([search(table, query)], query)
-    best = max(hits.to_pylist(), key=lambda hit: hit["overlap"])
-    assert (best["sample_id"], best["overlap"], best["cosine"]) == (7, 1.0, -1.0)
+    best = max(hits.to_pylist(), key=lambda hit: hit["second"])
+    assert (best["sample_id"], best["second"], best["cosine"]) == (7, 1.0, -1.0)
 
 
 def test_groups_are_those_that_are_near_each_other() -> None:
@@ -139,25 +136,25 @@ def lines(path: Path, rows: list[dict[str, object]]) -> str:
 
 def test_training_data_is_read_whatever_its_roles_say(tmp_path: Path) -> None:
     path = lines(tmp_path / "d.jsonl", [{"question": "q", "answer": "a", "role": "assistant"}])
-    (table,) = Data(path, "--train-data", Columns()).tables(5, 10)
+    (table,) = Texts(path, "--train-data", Columns()).tables(5, 10)
     assert table.to_pylist() == [{"sample_id": 5, "question": "q", "answer": "a"}]
 
 
 def test_all_rows_of_a_list_without_roles_are_targets(tmp_path: Path) -> None:
     pairs: list[dict[str, object]] = [{"question": f"q{i}", "answer": "a"} for i in range(3)]
-    plain_list = Data(lines(tmp_path / "a.jsonl", pairs), "--forget", Columns())
+    plain_list = Texts(lines(tmp_path / "a.jsonl", pairs), "--forget", Columns())
     assert [name for name, _ in plain_list.targets()] == ["row 1", "row 2", "row 3"]
     pairs[1] |= {"role": "target", "target_id": "x"}
     pairs[0] |= {"role": "other"}
     pairs[2] |= {"role": "other"}
-    with_roles = Data(lines(tmp_path / "b.jsonl", pairs), "--forget", Columns())
+    with_roles = Texts(lines(tmp_path / "b.jsonl", pairs), "--forget", Columns())
     assert [name for name, _ in with_roles.targets()] == ["x"]
 
 
 def test_a_folder_of_shards_is_read_side_by_side(tmp_path: Path) -> None:
     for name in ("b", "a"):
         lines(tmp_path / f"{name}.jsonl", [{"question": name, "answer": "x"}])
-    parts = Data(str(tmp_path), "--train-data", Columns()).parts()
+    parts = Texts(str(tmp_path), "--train-data", Columns()).parts()
     assert [next(part.tables(0, 9))["question"][0].as_py() for part in parts] == ["a", "b"]
 
 
@@ -177,7 +174,7 @@ def test_a_bad_forget_list_is_refused(
     tmp_path: Path, rows: list[dict[str, object]], said: str
 ) -> None:
     with pytest.raises(UsageError, match=said):
-        Data(lines(tmp_path / "f.jsonl", rows), "--forget", Columns()).targets()
+        Texts(lines(tmp_path / "f.jsonl", rows), "--forget", Columns()).targets()
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from distforget.contents import path_digests
 from distforget.errors import UsageError
-from distforget.finding.embedders import Encode
-from distforget.finding.ngrams import hashes, plain
+from distforget.finding.embedders import EmbedderConfig, open_embedder, origin
+from distforget.finding.kinds import Data, Embed, Floats, Kind, with_vectors
+from distforget.finding.ngrams import hashes, overlap, plain
 from distforget.sources import _hub
 from distforget.sources._base import Text
 from distforget.sources._pairs import Columns, PairsConfig, pairs_of, sizes
@@ -24,7 +25,7 @@ OWN = ("question", "answer")
 
 
 @dataclass(frozen=True)
-class Data:
+class Texts:
     """Questions and answers, as files that can be read side by side."""
 
     path: str
@@ -32,6 +33,11 @@ class Data:
     field: str
     """The option that names it, for messages."""
     columns: Columns
+
+    @property
+    def kind(self) -> Kind:
+        """Texts."""
+        return TEXTS
 
     @property
     def named(self) -> list[str]:
@@ -42,7 +48,7 @@ class Data:
         """The files of a folder of shards, each as data of its own; else this one."""
         place = Path(self.path).expanduser()
         files = shards_of(place, self.field) if place.is_dir() else []
-        return [Data(str(file), self.field, self.columns) for file in files] or [self]
+        return [Texts(str(file), self.field, self.columns) for file in files] or [self]
 
     def content(self) -> object:
         """What identifies it: digests of the files, or the hub's fingerprint."""
@@ -74,11 +80,14 @@ class Data:
         texts = (text for text, _ in pairs_of(config, 0, self.rows()))
         while block := list(islice(texts, most)):
             ids = pa.array(range(first, first + len(block)), pa.int64())
-            yield table_of(block).add_column(0, "sample_id", ids)
+            table = pa.table({name: [getattr(text, name) for text in block] for name in OWN})
+            yield table.add_column(0, "sample_id", ids)
             first += len(block)
 
-    def targets(self) -> list[tuple[str, Text]]:
+    def targets(self) -> list[tuple[str, dict[str, Any]]]:
         """The rows of a forget list with their ids: those with role target, or all.
+
+        Question and answer of each, and facts if it states any.
 
         Raises:
             UsageError: a row is bad, or no row is a target.
@@ -87,10 +96,18 @@ class Data:
         every = 2**62  # without a column role all rows are targets
         sizes(config, self.rows, self.path, every)  # refuses a list without targets, doubled ids
         return [
-            (name, text)
+            (name, _own(text))
             for text, name in pairs_of(config, every, self.rows())
             if text.role == "target"
         ]
+
+    def check_fits(self, forget: Data) -> None:
+        """Texts can be compared with texts."""
+        if forget.kind is not TEXTS:
+            raise UsageError(
+                f"--forget {forget.path} holds images, --train-data {self.path} does not; give "
+                "both as images or both as texts"
+            )
 
     def _is_local(self) -> bool:
         place = Path(self.path).expanduser()
@@ -106,25 +123,51 @@ class Data:
         return _hub.load(name, "", "train", revision, "a file", self.field)
 
 
-def table_of(texts: Sequence[Text]) -> pa.Table:
-    """Questions and answers as a table."""
-    return pa.table({name: [getattr(text, name) for text in texts] for name in OWN})
-
-
-def said(row: Mapping[str, Any]) -> str:
-    """What a row says, in words alone."""
-    return plain(_whole(row))
-
-
-def with_vectors(rows: pa.Table, encode: Encode) -> pa.Table:
-    """These rows with columns `embedding` and `ngrams`."""
-    whole = [_whole(row) for row in rows.select(OWN).to_pylist()]
-    vectors = encode(whole).astype("float16")
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-    table = rows.append_column("embedding", lists.cast(pa.list_(pa.float16())))
-    return table.append_column("ngrams", hashes(whole))
+def _own(text: Text) -> dict[str, Any]:
+    row = {name: getattr(text, name) for name in OWN}
+    return row | ({"facts": list(text.facts)} if text.facts else {})
 
 
 def _whole(row: Mapping[str, Any]) -> str:
     """What is embedded: question and answer."""
     return "\n".join(row[name] for name in OWN)
+
+
+def _same(row: Mapping[str, Any]) -> str:
+    """What a row says, in words alone."""
+    return plain(_whole(row))
+
+
+def _open(config: EmbedderConfig, device: str) -> Embed:
+    encode = open_embedder(config, device)
+
+    def embed(rows: pa.Table) -> pa.Table:
+        whole = [_whole(row) for row in rows.select(OWN).to_pylist()]
+        return with_vectors(rows, encode(whole)).append_column("ngrams", hashes(whole))
+
+    return embed
+
+
+def _overlap(targets: pa.Table, rows: pa.Table) -> Floats:
+    return overlap(_ngrams(targets), _ngrams(rows))
+
+
+def _ngrams(table: pa.Table) -> pa.ListArray:
+    """The column `ngrams` in one piece."""
+    column = table["ngrams"].combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
+TEXTS = Kind(
+    name="texts",
+    embedded="embeddings",
+    found="similar",
+    own=OWN,
+    second="overlap",
+    compared=("ngrams",),
+    measure=_overlap,
+    same=_same,
+    origin=origin,
+    open=_open,
+    embedder="builtin:minilm",
+)
