@@ -31,8 +31,10 @@ SCORING = (
 
 STAGE_FILES = {
     "embeddings": (
-        "engine/embedding.py", "finding/embedders.py", "finding/ngrams.py", "finding/reading.py",
-        "sources/_pairs.py", "sources/_rows.py", "words.py",
+        "engine/embedding.py", "finding/embedders.py", "finding/image_features.py",
+        "finding/images.py", "finding/kinds.py", "finding/ngrams.py", "finding/texts.py",
+        "sources/_pairs.py", "sources/_pool.py", "sources/_rows.py", "sources/folder.py",
+        "sources/npz.py", "words.py",
     ),
     "completions": ("engine/rewriting.py", "similarity/_writers.py"),
     "dataset": (

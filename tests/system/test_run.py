@@ -35,7 +35,7 @@ def test_every_documented_column_is_written_and_every_written_one_documented(
     undisturbed: Undisturbed,
 ) -> None:
     of_probes = {name for probe in probes().values() for name in probe.tables}
-    # Read in test_paraphrase.py, test_similar.py, test_similar_images.py and test_audit.py of this folder.
+    # Read in test_paraphrase, test_similar, test_similar_images and test_audit of this folder.
     elsewhere = {"completions", "rewrites", "embeddings", "similar", "requests"}
     elsewhere |= {"image_embeddings", "similar_images"}
     for table in set(schemas.tables()) - of_probes - elsewhere:
