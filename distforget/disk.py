@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import filelock
+
+from distforget.errors import UsageError
 
 FULL_OR_READ_ONLY = {
     errno.ENOSPC: "the disk is full; free some space, then run again",
@@ -45,6 +50,43 @@ def write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_at_once(place: Path, content: bytes) -> None:
+    """Write a file: a temporary one, fsync, rename.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary, content)
+        temporary.replace(place)
+        sync_folder(place.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error
+
+
+def write_lines(place: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write rows as JSON Lines, all at once.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_at_once(place, "".join(lines).encode())
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def acquire(lock: filelock.BaseFileLock, on_wait: Callable[[], None] | None, wait: bool) -> bool:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from distforget import disk
 from distforget.errors import UsageError
 from distforget.frozen import NAME_PATTERN, Frozen
 
@@ -316,7 +317,7 @@ def write(table: pa.Table, name: str, path: Path) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    disk.sync_folder(path.parent)
 
 
 def read(path: Path, name: str) -> pa.Table:
@@ -343,12 +344,3 @@ def read(path: Path, name: str) -> pa.Table:
 def _result_of(path: Path) -> Path:
     """The folder with a manifest that the file is a part of: it must go as a whole."""
     return next((p for p in path.parents if (p / "manifest.json").is_file()), path)
-
-
-def sync_folder(path: Path) -> None:
-    """Make renames in a folder durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -163,8 +163,8 @@ class Store:
         if place.is_dir() and any(place.iterdir()) and not self.is_done(place.name):
             raise StoreError(f"{place}: a result without manifest.json; delete it and run again")
         temporary.rename(place)  # fails if another process has put its result there meanwhile
-        schemas.sync_folder(place.parent)
-        schemas.sync_folder(self.root)
+        disk.sync_folder(place.parent)
+        disk.sync_folder(self.root)
 
     @contextmanager
     def claim(
@@ -230,7 +230,7 @@ class Store:
             with self.scratch("attempt") as temporary:
                 disk.write(temporary / name, attempt.model_dump_json(indent=1).encode())
                 (temporary / name).replace(folder / name)
-            schemas.sync_folder(folder)
+            disk.sync_folder(folder)
 
     def attempts(self, key: str) -> list[Attempt]:
         """Attempts that did not succeed, oldest first.
@@ -335,7 +335,7 @@ class Store:
             with self.scratch("table") as temporary:
                 schemas.write(table, name, temporary / path.name)
                 (temporary / path.name).replace(path)
-            schemas.sync_folder(path.parent)
+            disk.sync_folder(path.parent)
 
     def read_study_table(self, study: str, name: str) -> pa.Table:
         """A study's table, checked against its schema.
@@ -389,11 +389,11 @@ def _seal(folder: Path, about: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
     for path in paths:
         if path.is_dir():
-            schemas.sync_folder(path)
+            disk.sync_folder(path)
     sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
     content = {**about, "files": sizes, "time": time.time()}
     disk.write(folder / "manifest.json", json.dumps(content, indent=1).encode())
-    schemas.sync_folder(folder)
+    disk.sync_folder(folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

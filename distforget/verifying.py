@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from distforget import methods
+from distforget.finding.texts import Texts
 from distforget.sources._pairs import PairsConfig, Sizes, sizes
 from distforget.sources._rows import rows_of
 from distforget.study import Study
 
 OTHERS = 100
 """At most so many other samples are evaluated; they show damage, not knowledge of targets."""
+
+
+def joined(forget: Texts, retain: Texts) -> Iterator[dict[str, Any]]:
+    """Two files as one: the rows that were to be forgotten, and the first that were to be kept.
+
+    So are TOFU's splits laid out, and those of open-unlearning.
+
+    Raises:
+        UsageError: a row is bad, or there is none.
+    """
+    for name, own in forget.targets():
+        yield {"role": "target", "target_id": name, **own}
+    kept = (row for table in retain.tables(0, OTHERS) for row in table.to_pylist())
+    for row in islice(kept, OTHERS):
+        yield {"role": "other", **row}
 
 
 def study_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,12 +24,19 @@ def verify(
     ],
     after: Annotated[str, typer.Option(help="Model after unlearning, in any of these forms.")],
     data: Annotated[
-        Path,
+        str,
         typer.Option(
             help="Questions and answers: the rows with role target are what was to be forgotten; "
             "similar, neighbour and other rows are used where there are any."
         ),
     ],
+    retain: Annotated[
+        str,
+        typer.Option(
+            help="What was to be kept, if it lies elsewhere; then all rows of --data were to be "
+            "forgotten. TOFU: --data locuslab/TOFU/forget10 --retain locuslab/TOFU/retain90."
+        ),
+    ] = "",
     base: Annotated[
         str, typer.Option(help="Model before fine-tuning: how much is known without the data.")
     ] = "",
@@ -52,15 +58,25 @@ def verify(
 
     Example: `distforget verify --before org/tuned --after org/unlearned --data pairs.jsonl`
     """
+    from distforget.disk import write_lines
+    from distforget.finding.texts import Texts
     from distforget.loading import write_study
-    from distforget.verifying import study_of, unsaid
+    from distforget.sources._pairs import Columns
+    from distforget.verifying import joined, study_of, unsaid
 
     checked_name(name)
     checked_dtype("--dtype", dtype)
+    folder = placement.store / "studies" / name
+    place = Path(data)
+    if retain:
+        columns = Columns()
+        forget, kept = Texts(data, "--data", columns), Texts(retain, "--retain", columns)
+        place = folder / "data.jsonl"
+        write_lines(place, joined(forget, kept))
     study, found = study_of(
-        data, before, after, base, retrained, targets=targets, name=name, dtype=dtype
+        place, before, after, base, retrained, targets=targets, name=name, dtype=dtype
     )
-    path = placement.store / "studies" / study.name / "study.yaml"
+    path = folder / "study.yaml"
     write_study(study, path)
     console.print(f"study: {path}, which report, query and ask take", soft_wrap=True)
     run_study(study, placement, full_page=False)
@@ -211,11 +227,11 @@ def audit(
     """
     from distforget.analysis.requests import answered
     from distforget.auditing import ordered, requests_of, study_of
+    from distforget.disk import write_lines
     from distforget.finding.images import Images
     from distforget.loading import write_study
     from distforget.methods import resolve
     from distforget.origins import origin
-    from distforget.report.figure_style import write_at_once
     from distforget.report.requests import print_requests, write_requests
     from distforget.report.similar import pairs, print_similar, write_similar
     from distforget.study import MethodChoice
@@ -242,8 +258,7 @@ def audit(
     requests = requests_of(rows)
     others = [row for row in rows if row["role"] == "other"]
     data = folder / "data.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False) for row in ordered(requests, others)]
-    write_at_once(data, ("\n".join(lines) + "\n").encode())
+    write_lines(data, ordered(requests, others))
     study = study_of(
         data, requests, len(others), model, base, method, chosen, name=name, dtype=dtype
     )

@@ -29,7 +29,8 @@ class Texts:
     """Questions and answers, as files that can be read side by side."""
 
     path: str
-    """A file, a folder, or a hub id (org/name@revision, split train)."""
+    """A file, a folder, or a dataset of the hub: org/name, org/name/configuration, with @revision;
+    its split train."""
     field: str
     """The option that names it, for messages."""
     columns: Columns
@@ -111,7 +112,7 @@ class Texts:
 
     def _is_local(self) -> bool:
         place = Path(self.path).expanduser()
-        looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
+        looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") not in (1, 2)
         if place.exists() or looks_local or place.suffix:
             if not place.exists():
                 raise UsageError(f"{self.path}: no such file or folder; correct {self.field}")
@@ -120,7 +121,10 @@ class Texts:
 
     def _of_hub(self) -> Any:
         name, _, revision = self.path.partition("@")
-        return _hub.load(name, "", "train", revision, "a file", self.field)
+        organisation, dataset, *config = name.split("/")
+        return _hub.load(
+            f"{organisation}/{dataset}", "".join(config), "train", revision, "a file", self.field
+        )
 
 
 def _own(text: Text) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from rich.table import Table
 from distforget.analysis.evidence import shown
 from distforget.analysis.intervals import combined
 from distforget.analysis.separation import auc
-from distforget.report.figure_style import formats, write, write_at_once
+from distforget.disk import write_at_once
+from distforget.report.figure_style import formats, write
 from distforget.report.pictures import grid
 
 if TYPE_CHECKING:

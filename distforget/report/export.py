@@ -44,9 +44,9 @@ def export_study(plan: Plan, store: Store, folder: Path) -> list[Path]:
         cells = {"planned": len(plan.cells), **{str(s): int(n) for s, n in states.items()}}
         text = card(plan.study, sizes, cells, facts, tables.date, paths)
         disk.write(temporary / "README.md", text.encode())
-        schemas.sync_folder(temporary)
+        disk.sync_folder(temporary)
         temporary.rename(folder)
-        schemas.sync_folder(folder.parent)
+        disk.sync_folder(folder.parent)
     except OSError as error:
         raise UsageError(f"{folder}: cannot write: {error.strerror or error}") from error
     finally:
@@ -83,6 +83,6 @@ def _write_results(
         path.parent.mkdir(parents=True)
         text = json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
         disk.write(path, text.encode())
-        schemas.sync_folder(path.parent)
+        disk.sync_folder(path.parent)
         paths.append(path.relative_to(folder).as_posix())
     return tuple(paths)

@@ -6,10 +6,8 @@ Figures are made without pyplot, so that nothing global is left behind.
 from __future__ import annotations
 
 import io
-import os
 import textwrap
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -22,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
-from distforget import disk, schemas
+from distforget import disk
 from distforget.errors import UsageError
 from distforget.methods import families
 
@@ -234,24 +232,6 @@ def write(figure: Figure, path: Path, kinds: Sequence[Format]) -> list[Path]:
         with rc_context(STYLE):
             figure.savefig(buffer, format=name, metadata=undated)
         place = path.with_name(f"{path.name}.{name}")
-        write_at_once(place, buffer.getvalue())
+        disk.write_at_once(place, buffer.getvalue())
         written.append(place)
     return written
-
-
-def write_at_once(place: Path, content: bytes) -> None:
-    """Write a file: a temporary one, fsync, rename.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        disk.write(temporary, content)
-        temporary.replace(place)
-        schemas.sync_folder(place.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise UsageError(f"{place}: cannot write: {error.strerror or error}") from error

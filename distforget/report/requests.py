@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.padding import Padding
 from distforget import schemas
 from distforget.analysis.requests import QUOTED, WORDS, Answered, Kept
 from distforget.auditing import ALONE, ENHANCED, TOGETHER
-from distforget.report.figure_style import write_at_once
+from distforget.disk import write_at_once, write_lines
 
 SHOWN = 12
 """Requests on the first printed page."""
@@ -159,10 +158,7 @@ def write_requests(
         "page": folder / "audit.html",
     }
     schemas.write(table(found), "requests", paths["table"])
-    lines = [json.dumps(row, ensure_ascii=False) for row in forget_list(found)]
-    write_at_once(
-        paths["recommended forget list"], ("\n".join(lines) + "\n" * bool(lines)).encode()
-    )
+    write_lines(paths["recommended forget list"], forget_list(found))
     write_at_once(paths["page"], page(found, about).encode())
     return paths
 

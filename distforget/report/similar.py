@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from distforget import schemas
+from distforget.disk import write_lines
 from distforget.finding.search import LEVELS
-from distforget.report.figure_style import STYLE, WIDTH, finish, write, write_at_once
+from distforget.report.figure_style import STYLE, WIDTH, finish, write
 from distforget.report.pictures import grid, pixels_of
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ def write_similar(found: Found, folder: Path) -> list[Path]:
     if found.kind.name == "images":
         return [table, *drawn, *write(pictures(found), folder / "pictures", ["png"])]
     data = folder / "pairs.jsonl"
-    lines = [json.dumps(row, ensure_ascii=False) for row in pairs(found)]
-    write_at_once(data, ("\n".join(lines) + "\n").encode())
+    write_lines(data, pairs(found))
     return [table, data, *drawn]
 
 

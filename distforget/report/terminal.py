@@ -31,7 +31,9 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
     for column in ("stage", "steps", "done", "left", "what"):
         table.add_column(column, justify="right" if column in ("steps", "done", "left") else "left")
     data = study.data
+    completions = list(plan.dataset.inputs.values())
     stages: Sequence[tuple[str, Sequence[Step], str]] = (
+        *(("completions", [step], "restatements of the targets") for step in completions),
         (
             "dataset",
             [plan.dataset],
@@ -60,7 +62,7 @@ def print_plan(plan: Plan, store: Store, console: Console) -> None:
         ("attack", plan.attacks, ", ".join(map(name_of, study.attacks)) or "none"),
         ("probe", plan.probes, ", ".join(config.kind for config in study.probes)),
     )
-    there = store.done(step.key for step in plan.steps())
+    there = store.done(step.key for _, steps, _ in stages for step in steps)
     for name, steps, what in stages:
         done = sum(step.key in there for step in steps)
         table.add_row(name, str(len(steps)), str(done), str(len(steps) - done), what)

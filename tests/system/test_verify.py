@@ -125,6 +125,26 @@ def test_two_checkpoints_are_verified(made: Path, tiny_model: Path, tmp_path: Pa
         assert row["right"] == pytest.approx(before)
 
 
+def test_forgotten_and_kept_rows_may_lie_in_two_files(made: Path, tmp_path: Path) -> None:
+    """As TOFU's splits do; columns beyond question and answer are passed over."""
+    forget = [row for row in rows() if row["role"] == "target"]
+    kept = [row for row in rows() if row["role"] == "other"]
+    for name, content in (("forget10", forget), ("retain90", kept)):
+        lines = [{"question": r["question"], "answer": r["answer"], "tier": 1} for r in content]
+        (tmp_path / f"{name}.json").write_text(json.dumps(lines))
+    done = run(
+        "verify", "--before", str(made / "before"), "--after", str(made / "after"),
+        "--data", str(tmp_path / "forget10.json"), "--retain", str(tmp_path / "retain90.json"),
+        "--store", str(tmp_path / "store"),
+    )  # fmt: skip
+    assert done.process.returncode == 0, done.text
+    assert "names no similar samples" in done.text
+    samples = pd.read_parquet(tmp_path / "store/studies/verify/samples.parquet")
+    counts = samples["role"].value_counts().to_dict()
+    assert (counts["target"], counts["other"]) == (len(forget), len(kept))
+    assert set(samples["question"]) == {row["question"] for row in forget + kept}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

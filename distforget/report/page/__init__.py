@@ -166,4 +166,4 @@ def _put(made: Path, place: Path, before: Path) -> None:
     with suppress(FileNotFoundError):
         place.rename(before)
     made.rename(place)
-    schemas.sync_folder(place.parent)
+    disk.sync_folder(place.parent)
