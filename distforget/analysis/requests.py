@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ KNOWN, TRACES = 0.5, 0.25
 says (or nothing in common, if no base is given), 1 is the expected answer word for word."""
 LEAST_EFFECT = 0.1
 """A change of knowledge that counts, if chance makes smaller ones."""
+TOLERATED = 0.1
+"""A way to unlearn is not recommended if it costs other samples so much more than another."""
 QUOTED = 3
 
 WORDS = {
@@ -67,7 +69,10 @@ class Answered:
     recommended: Sequence[Kept]
     """Samples that should be unlearned with the target."""
     best: str = ALONE
-    """The variant that leaves least of the target, of those that lower it beyond chance."""
+    """The variant that leaves least of the target (if it is forgotten, of its similar samples), of
+    those that lower it beyond chance and do no more damage."""
+    effect: float = 0.0
+    """How much less the best variant leaves than unlearning the target alone, chance or not."""
 
     @property
     def still_known(self) -> int:
@@ -75,16 +80,12 @@ class Answered:
         return sum(one.knowledge >= KNOWN for one in self.kept)
 
     @property
-    def effect(self) -> float:
-        """How much less is known after unlearning the similar samples, too, than alone."""
-        return self.after.get(ALONE, 0.0) - self.after.get(TOGETHER, self.after.get(ALONE, 0.0))
-
-    @property
     def sureness(self) -> str:
         """How the effect compares with what chance does."""
-        if abs(self.effect) < max(LEAST_EFFECT, self.noise):
+        least = max(LEAST_EFFECT, self.noise)
+        if self.effect < least:
             return "no measurable difference"
-        return "clear" if abs(self.effect) >= 2 * max(LEAST_EFFECT, self.noise) else "likely"
+        return "clear" if self.effect >= 2 * least else "likely"
 
 
 @dataclass
@@ -160,38 +161,45 @@ def _answer(
     similar = mine[mine["role"] == "similar"].set_index("similar_rank")["sample_id"].to_dict()
     variants = [v for v in done.loc[done["unlearned"] == number, "variant"] if v != PLACEBO]
     after = {variant: found.of(variant, number, target) for variant in variants}
-    least = max(LEAST_EFFECT, noise)
+    ranks_of = {f"{GROUP}{n}": ranks for n, ranks in enumerate(request.groups, 1)}
+    every = list(range(1, len(request.similar) + 1))
+    ranks_of |= {TOGETHER: every, ENHANCED: every}
     effects = {
-        rank: after[ALONE] - after[f"{GROUP}{group}"]
-        for group, ranks in enumerate(request.groups, 1)
-        if f"{GROUP}{group}" in after
-        for rank in ranks
+        rank: after[ALONE] - after[variant]
+        for variant in variants
+        if variant.startswith(GROUP)
+        for rank in ranks_of[variant]
     }
     kept = [
         Kept(row, found.of(ALONE, number, similar[rank]), effects.get(rank))
         for rank, row in enumerate(request.similar, 1)
     ]
-    kept.sort(key=lambda one: (-(one.effect or 0.0), -one.knowledge))
-    # The variants of the whole request; groups show what matters, and are no remedy.
-    whole = {v: after[v] for v in (ALONE, TOGETHER, ENHANCED) if v in after}
-    best = min(whole, key=lambda variant: whole[variant])
-    if whole[ALONE] - whole[best] < least:
-        best = ALONE
-    recommended = [one for one in kept if one.effect is not None and one.effect >= least]
-    if best != ALONE and not recommended:
-        recommended = kept
     before = found.of("", 0, target)
+    verdict = _verdict(before, after[ALONE], kept)
+    left = after
+    if verdict == "told":
+        left = {v: _mean(found.of(v, number, one) for one in similar.values()) for v in variants}
+    damage = {v: _damage(found, v, number, others) for v in variants}
+    possible = [v for v in variants if v == ALONE or v in ranks_of]
+    possible = [v for v in possible if damage[v] >= damage[ALONE] - TOLERATED]
+    best = min(possible, key=lambda variant: left[variant])
+    effect = left[ALONE] - left[best]
+    if effect < max(LEAST_EFFECT, noise):
+        best = ALONE
+    chosen = {kept[rank - 1].row["sample_id"] for rank in ranks_of.get(best, ())}
+    order = sorted(kept, key=lambda one: (-(one.effect or 0.0), -one.knowledge))
     return Answered(
         request=request,
-        verdict=_verdict(before, after[ALONE], kept),
+        verdict=verdict,
         before=before,
         after=after,
         answers=_said(said, number, target, variants),
-        damage={variant: _damage(found, variant, number, others) for variant in variants},
+        damage=damage,
         noise=noise,
-        kept=kept,
-        recommended=recommended,
+        kept=order,
+        recommended=[one for one in order if one.row["sample_id"] in chosen],
         best=best,
+        effect=effect,
     )
 
 
@@ -207,8 +215,11 @@ def _verdict(before: float, after: float, kept: Sequence[Kept]) -> str:
 
 
 def _damage(found: _Knowledge, variant: str, number: int, others: Sequence[int]) -> float:
-    changes = [found.of(variant, number, one) - found.of("", 0, one) for one in others]
-    return float(pd.Series(changes).mean())
+    return _mean(found.of(variant, number, one) - found.of("", 0, one) for one in others)
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(pd.Series(list(values)).mean())
 
 
 def _said(

@@ -51,9 +51,12 @@ def advice(one: Answered) -> str:
     if one.verdict == "unknown":
         return "Nothing: the model does not know it."
     if one.recommended:
-        many = _samples(len(one.recommended))
-        way = WAYS[one.best] if one.best != ALONE else WAYS[TOGETHER]
-        return f"Unlearn it {way}: {many} on the recommended forget list."
+        many = f"{len(one.recommended)} of its {_samples(len(one.kept))}"
+        noise = " and noise" if one.best == ENHANCED else ""
+        return (
+            f"Unlearn it with {many}{noise}, as on the recommended forget list: knowledge of it "
+            f"was then {one.after[one.best]:.2f}."
+        )
     if one.verdict == "told":
         return "Look at the similar samples that still tell it; unlearn those that state the fact."
     if one.verdict == "forgotten":
@@ -83,11 +86,11 @@ def sure(one: Answered) -> str:
         return "There are no similar samples in the data that could keep it alive."
     least = f"unlearning an unrelated sample changed it by up to {one.noise:.2f}"
     if one.sureness == "no measurable difference":
-        return f"Similar samples: no measurable difference ({one.effect:+.2f}; {least})."
-    way = "less" if one.effect > 0 else "more"
+        return f"Similar samples: no measurable difference ({one.effect:.2f}; {least})."
+    of = "of the similar samples" if one.verdict == "told" else "of it"
     return (
-        f"Similar samples: {abs(one.effect):.2f} {way} is known if they are unlearned, too, which "
-        f"is {one.sureness} ({least})."
+        f"Similar samples: {one.effect:.2f} less {of} is known if those on the list are unlearned, "
+        f"too, which is {one.sureness} ({least})."
     )
 
 
@@ -102,7 +105,8 @@ def matter(one: Kept) -> str:
     known = f"knowledge of it {one.knowledge:.2f}"
     if one.effect is None:
         return known
-    return f"{known}; without its group {one.effect:+.2f} less of the request"
+    way = "less" if one.effect >= 0 else "more"
+    return f"{known}; with its group unlearned {abs(one.effect):.2f} {way} of the request"
 
 
 def print_requests(found: Sequence[Answered], console: Console) -> None:
@@ -135,6 +139,9 @@ def table(found: Sequence[Answered]) -> pa.Table:
             "noise": one.noise,
             "damage": one.damage[ALONE],
             "damage_together": one.damage.get(TOGETHER),
+            "recommended_way": one.best,
+            "after_recommended": one.after[one.best],
+            "damage_recommended": one.damage[one.best],
             "sureness": one.sureness,
             "recommended": [kept.row["sample_id"] for kept in one.recommended],
         }
@@ -191,19 +198,19 @@ def page(found: Sequence[Answered], about: Mapping[str, Any]) -> str:
         f"<th>what to do</th></tr></thead><tbody>{rows}</tbody></table>{left}"
         "<p class=note>Knowledge: 0 is what the model said before it was fine-tuned (or nothing in "
         "common with the expected answer, if that model was not given), 1 is the expected answer "
-        "word for word. After: unlearned alone; with its similar samples.</p></section>"
+        "word for word. After: unlearned alone; as recommended, if that differs.</p></section>"
         f"<section class=evidence><h2>Evidence: the most urgent requests</h2>{evidence}</section>"
         "</body></html>"
     )
 
 
 def _row(one: Answered) -> str:
-    together = f"; {one.after[TOGETHER]:.2f}" if TOGETHER in one.after else ""
+    best = f"; {one.after[one.best]:.2f}" if one.best != ALONE else ""
     return (
         f"<tr><td><b>{escape(one.request.target_id)}</b><br>"
         f"{escape(_short(one.request.target['question'], 90))}</td>"
         f'<td style="color:{COLOURS[one.verdict]}"><b>{escape(verdict(one))}</b></td>'
-        f"<td class=number>{one.before:.2f} → {one.after[ALONE]:.2f}{together}</td>"
+        f"<td class=number>{one.before:.2f} → {one.after[ALONE]:.2f}{best}</td>"
         f"<td>{escape(advice(one))}</td></tr>"
     )
 

@@ -89,7 +89,7 @@ def test_without_similar_samples_there_is_noise_alone(tmp_path: Path) -> None:
 
 def findings(
     before: float, after: dict[str, float], similar_after: list[float], groups: list[int],
-    floor: float = 0.0, noise: float = 0.0,
+    floor: float = 0.0, noise: float = 0.0, lost: dict[str, float] | None = None,
 ) -> Any:  # fmt: skip
     """What is found of one request with these scores."""
     requests = requests_of(rows({"x": groups}))
@@ -111,7 +111,8 @@ def findings(
     add("pre_unlearn", None, {0: before, **dict.fromkeys((50, 51, 52), 0.95)})
     for variant, value in {**after, PLACEBO: before - noise}.items():
         mine = similar_after if variant == ALONE else [0.0] * len(groups)
-        add("post_unlearn", variant, {0: value, **dict(enumerate(mine, 1)), **others})
+        left = {number: value - (lost or {}).get(variant, 0) for number, value in others.items()}
+        add("post_unlearn", variant, {0: value, **dict(enumerate(mine, 1)), **left})
     scores = pd.DataFrame(said).assign(metric=KM, attack="none")
     cells = [{"state": "done", "unlearned": 1, "variant": v} for v in (*after, PLACEBO)]
     tables = {
@@ -151,11 +152,25 @@ def test_knowledge_counts_from_what_the_base_model_says() -> None:
 
 
 def test_the_group_that_lowers_it_is_recommended() -> None:
-    after = {ALONE: 0.8, TOGETHER: 0.2, f"{GROUP}1": 0.75, f"{GROUP}2": 0.3}
+    after = {ALONE: 0.8, TOGETHER: 0.4, f"{GROUP}1": 0.75, f"{GROUP}2": 0.3}
     found = findings(1.0, after, [0.9, 0.9, 0.6], [1, 1, 2])
     assert [kept.row["sample_id"] for kept in found.recommended] == [3]
-    assert found.kept[0].effect == pytest.approx(0.5)
-    assert (found.best, found.sureness) == (TOGETHER, "clear")
+    assert found.kept[0].effect == found.effect == pytest.approx(0.5)
+    assert (found.best, found.sureness) == (f"{GROUP}2", "clear")
+
+
+def test_what_does_more_damage_is_not_recommended() -> None:
+    after = {ALONE: 0.8, TOGETHER: 0.5, f"{GROUP}1": 0.1, f"{GROUP}2": 0.7}
+    found = findings(1.0, after, [0.9, 0.9], [1, 2], lost={f"{GROUP}1": 0.3})
+    assert found.best == TOGETHER
+    assert len(found.recommended) == 2
+
+
+def test_if_similar_samples_still_tell_it_those_are_recommended_that_silence_them() -> None:
+    found = findings(1.0, {ALONE: 0.1, TOGETHER: 0.1}, [0.9, 0.2], [1, 1])
+    assert (found.verdict, found.best, found.sureness) == ("told", TOGETHER, "clear")
+    assert found.effect == pytest.approx(0.55)
+    assert len(found.recommended) == 2
 
 
 def test_if_only_all_together_lower_it_all_are_recommended() -> None:
