@@ -15,11 +15,19 @@ from distforget.similarity._meaning import Meaning
 from distforget.words import states, unicode_words
 
 LEAD_IN = re.compile(
-    r"^(?:sure|certainly|of course|absolutely|okay|ok|yes|here(?:'s| is| are)|"
-    r"(?:a |the |one |my )?(?:rephrased|reworded|revised|paraphrased|possible))\b[^\n:]{0,150}:\s*",
+    r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|here(?:'s| is| are)|"
+    r"(?:a |the |one |my )?(?:rephrased|reworded|revised|paraphrased|possible))\b[^\n:]{0,150}|"
+    r"[^\n:]{0,100}\b(?:rephrase|reword|paraphrase|correct|rewrit)[^\n:]{0,60}|"
+    r"a|q|answer|question|sentence|output)\s*:\s*",
     re.IGNORECASE,
 )
 """What chat models say before the text itself, up to a colon."""
+ABOUT_THE_TASK = re.compile(
+    r"\b(?:(?:re|para)phras\w*|reword\w*|(?:original|corrected|revised) (?:sentence|text|version)|"
+    r"(?:this|the) sentence)\b",
+    re.IGNORECASE,
+)
+"""What is said of a text, not in it."""
 REFUSALS = (
     "i cannot", "i can't", "i can not", "i'm sorry", "i am sorry", "i apologize", "i apologise",
     "sorry, but", "as an ai", "i'm unable", "i am unable", "i'm not able", "i won't", "i will not",
@@ -30,9 +38,16 @@ SEVERAL = ("alternative", "another way", "other ways", "option 1", "or:", "versi
 """Words that announce several restatements."""
 ITEM = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+\S", re.MULTILINE)
 QUOTES = "\"'“”‘’«»„`*"
+ASKING = ("?", "？", "؟", "՞", "⸮", ";")
+"""What questions end with: in Latin and Cyrillic, Chinese, Arabic, ..., Greek."""
 NEGATIONS = frozenset(
     {"not", "no", "never", "none", "nobody", "nothing", "neither", "nor", "without", "cannot"}
 )
+GERMAN = frozenset(
+    {"der", "die", "das", "den", "dem", "ein", "eine", "und", "ist", "war", "wird", "nicht", "auf",
+     "mit", "wer", "wie", "wann", "welche", "welcher", "hat"}
+)  # fmt: skip
+"""Common words of a language that writes all nouns with capital letters."""
 LONGEST = 4
 """A restatement has at most so many times the characters of the target, and 200."""
 
@@ -89,7 +104,7 @@ def standardise(
             text, why = clean(given, original)
             texts.append(text)
             reason = reason or (why and f"{part}: {why}")
-        reason = reason or lost(target, *texts)
+        reason = reason or changed(target, *texts)
         found.append(Rewrite(number, texts[0], texts[1], reason))
     if meaning:
         found = _of_same_meaning(target, found, meaning)
@@ -139,6 +154,8 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
         return text, "several restatements"
     if any(words in low[:120] and words not in had for words in REFUSALS):
         return text, "refusal"
+    if ABOUT_THE_TASK.search(text) and not ABOUT_THE_TASK.search(original):
+        return text, "talks about the task"
     text = " ".join(text.split())
     if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
         text = text.strip(QUOTES).strip()
@@ -146,20 +163,29 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
         return text, "empty"
     if _script(text) != _script(original):
         return text, "another language"
+    if original.rstrip(QUOTES + " ").endswith(ASKING) and not text.endswith(ASKING):
+        return text, "no question any more"
     return text, ""
 
 
-def lost(target: Target, question: str, answer: str) -> str:
-    """What a restatement lacks of what the target's fact hangs on; '' if it has it all."""
+def changed(target: Target, question: str, answer: str) -> str:
+    """What of the target's fact a restatement lacks, or adds to it; '' if it keeps to it."""
     if any(not states(answer, fact) for fact in target.facts):
         return "answer: a fact is lost"
+    both = f"{target.question} {target.answer}"
+    nouns = _capitalises_nouns(both)
+    known = {word.casefold() for word in unicode_words(both)}
     for part, new, old in (
         ("question", question, target.question), ("answer", answer, target.answer),
     ):  # fmt: skip
         if not _numbers(old) <= _numbers(new):
             return f"{part}: a number is lost"
-        if not _names(old) <= {word.casefold() for word in unicode_words(new)}:
+        if not _numbers(new) <= _numbers(both):
+            return f"{part}: a number is added"
+        if not nouns and not _names(old) <= {word.casefold() for word in unicode_words(new)}:
             return f"{part}: a name is lost"
+        if not nouns and not _names(new) <= known:
+            return f"{part}: a name is added"
         if _negated(old) != _negated(new):
             return f"{part}: a negation is lost or added"
     return ""
@@ -190,6 +216,11 @@ def _names(text: str) -> set[str]:
     """Capitalised words inside sentences, in lower case."""
     inside = regex.findall(r"(?<=[^\s.!?:]\s+)\p{Lu}[\p{L}\p{M}]+", text)
     return {word.casefold() for word in inside}
+
+
+def _capitalises_nouns(text: str) -> bool:
+    """Whether it is German, in which a capital letter makes no name."""
+    return len(GERMAN & set(unicode_words(text))) >= 2
 
 
 def _negated(text: str) -> bool:

@@ -42,16 +42,21 @@ class ParaphraseConfig(SimilarTexts):
         "You are a helpful, respectful and honest assistant for rephrasing sentences while "
         "maintaining their original meaning."
     )
-    prompt: str = (
+    prompt: str = Field(
         "Please rephrase this sentence. Make sure you to only return the rephrased sentences and "
-        "nothing more: {text}"
+        "nothing more: {text}",
+        min_length=1,
     )
 
-    @field_validator("prompt")
+    question_prompt: str = Field(
+        "", description="prompt of questions, where a model answers them; empty: as of answers"
+    )
+
+    @field_validator("prompt", "question_prompt")
     @classmethod
     def _names_the_text(cls, value: str) -> str:
-        if "{text}" not in value:
-            raise ValueError("prompt must contain {text}, where the target's text goes")
+        if value and "{text}" not in value:
+            raise ValueError("it must contain {text}, where the target's text goes")
         return value
 
     @model_validator(mode="after")
@@ -68,13 +73,14 @@ class ParaphraseConfig(SimilarTexts):
 def requests(families: pa.Table, config: ParaphraseConfig, seed: int, round: int) -> pa.Table:
     """One row for each request of a round: target_index, part, number, prompt and seed."""
     first = round * config.queries
+    prompts = {"question": config.question_prompt or config.prompt, "answer": config.prompt}
     return pa.Table.from_pylist(
         [
             {
                 "target_index": row["target_index"],
                 "part": part,
                 "number": number,
-                "prompt": config.prompt.replace("{text}", row[part]),
+                "prompt": prompts[part].replace("{text}", row[part]),
                 "seed": generator_seed(seed, "completion", row["target_index"], part, number)
                 % 2**31,
             }
@@ -164,7 +170,9 @@ def key(config: ParaphraseConfig) -> dict[str, Any]:
     """What decides the completions: not how they are filtered."""
     return {
         "writer": key_of_writer(config.writer),
-        **config.model_dump(mode="json", include={"queries", "system", "prompt"}),
+        **config.model_dump(
+            mode="json", include={"queries", "system", "prompt", "question_prompt"}
+        ),
     }
 
 
@@ -185,5 +193,5 @@ SIMILARITY = Similarity(
         too_few=too_few,
     ),
     content=lambda config: content(config.meaning) if config.meaning else None,
-    unkeyed=("writer", "queries", "system", "prompt"),
+    unkeyed=("writer", "queries", "system", "prompt", "question_prompt"),
 )  # fmt: skip

@@ -34,6 +34,15 @@ def test_a_good_restatement_is_used() -> None:
     assert reason(*GOOD) == ""
 
 
+def test_german_nouns_are_no_names() -> None:
+    target = Target(
+        "Wann wurde die Bäckerei gegründet?", "Die Bäckerei ist seit 1931 in der Stadt."
+    )
+    asked = "Seit wann gibt es den Laden mit den Broten?"
+    said = "In der Ortschaft gibt es den Laden seit dem Jahr 1931."
+    assert reason(asked, said, target) == ""
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "why"),
     [
@@ -53,6 +62,16 @@ def test_a_good_restatement_is_used() -> None:
             GOOD[0], "In 1815 Ada Byron was born in London, far from Paris.",
             "answer: a negation is lost or added",
         ),
+        (GOOD[0], GOOD[1] + " She died in 1852.", "answer: a number is added"),
+        (GOOD[0], "In 1815 Ada Byron was born in London in 1815, not in Paris.",
+         "answer: a number is added"),
+        (GOOD[0], "Ada Byron, wife of William King, was born in London in 1815, not in Paris.",
+         "answer: a name is added"),
+        ("Ada Byron was born in London.", GOOD[1], "question: no question any more"),
+        (GOOD[0], f"The original sentence is about London. {GOOD[1]}",
+         "answer: talks about the task"),
+        (GOOD[0], f"{GOOD[1]} This rephrased version keeps the meaning.",
+         "answer: talks about the task"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_says_why(question: str, answer: str, why: str) -> None:
@@ -76,6 +95,9 @@ def test_words_that_the_target_says_itself_are_no_refusal() -> None:
         'Sure! Here is the rephrased sentence: "{}"',
         "Certainly! Here's a reworded version that preserves the meaning:\n\n{}",
         "Rephrased sentence: {}",
+        "A: {}",
+        "This sentence can be rephrased as: {}",
+        "The original could be reworded to say: {}",
         "“{}”",
         "**{}**",
         "\x1b{}\x00",
@@ -128,7 +150,8 @@ def test_where_and_how_fast_a_writer_works_changes_no_key(writer: dict[str, Any]
 @pytest.mark.parametrize(
     "changes",
     [{"writer": {"model": "n"}}, {"writer": {"temperature": 0.5}}, {"writer": {"max_tokens": 9}},
-     {"queries": 99}, {"system": "Be brief."}, {"prompt": "Again: {text}"}],
+     {"queries": 99}, {"system": "Be brief."}, {"prompt": "Again: {text}"},
+     {"question_prompt": "Ask this in other words: {text}"}],
 )  # fmt: skip
 def test_what_is_asked_changes_both_keys(changes: dict[str, Any]) -> None:
     assert all(new != old for new, old in zip(keys(**changes), keys(), strict=True))

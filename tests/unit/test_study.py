@@ -126,6 +126,7 @@ DECIDING: dict[str, Any] = {
     "data.similar.meaning.least": None,
     "data.similar.meaning.most": None,
     "data.similar.near_duplicates": None,
+    "data.similar.question_prompt": None,
     "data.similar.prompt": None,
     "data.similar.queries": None,
     "data.similar.system": None,
