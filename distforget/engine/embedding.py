@@ -135,9 +135,12 @@ def _embed(
     at_once = int(resources()["GPU" if gpu else "CPU"])
     device = "cuda" if gpu else "cpu"
     each = ROWS_PER_SHARD[device]
-    at_once = min(at_once if gpu else max(1, at_once - 1), -(-(total - before) // each))
+    at_once = min(at_once, -(-(total - before) // each))
     with _small_blocks():
-        read = ray.data.read_datasource(ReadBy(readers), override_num_blocks=len(readers))
+        # Reading is little work; it must not wait for a core that an actor holds.
+        read = ray.data.read_datasource(
+            ReadBy(readers), override_num_blocks=len(readers), ray_remote_args={"num_cpus": 0}
+        )
     rows = read.map_batches(
         _Embedding,
         fn_constructor_args=(kind, embedder, work, device),
