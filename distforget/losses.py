@@ -10,7 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
+
+    Weigh = Callable[[Tensor], Tensor]
 
 IGNORED = -100
 """Label of a token that is not part of an answer: prompt or padding."""
@@ -149,6 +153,54 @@ def answer_token_distributions(logits: Tensor, labels: Tensor) -> Tensor:
     """
     rows_N, times_N = _answer_positions(logits, labels)
     return _at_least_float32(_select(logits, rows_N, times_N)).log_softmax(-1)
+
+
+def answer_tokens(labels_BT: Tensor) -> Tensor:
+    """(N,) the answer tokens, row by row, as :func:`answer_token_distributions` has them."""
+    return labels_BT[:, 1:][labels_BT[:, 1:] != IGNORED]
+
+
+def simnpo(token_logprobs: Sequence[Tensor], beta: float, gamma: float) -> Tensor:
+    """Mean over samples of (2/beta) * log(1 + exp(beta * mean log p + gamma)).
+
+    Args:
+        token_logprobs: (T,) of each sample: log p_theta of its answer tokens, in nats.
+        beta: inverse temperature, above 0.
+        gamma: margin in nats; the larger, the longer the loss pushes.
+
+    Source: Fan et al. 2024, Simplicity Prevails: NPO without reference model, the
+    log-probability divided by the answer's length.
+    """
+    totals = [
+        sample_T.new_zeros(()).logaddexp(beta * _mean(sample_T.sum(), len(sample_T)) + gamma)
+        for sample_T in token_logprobs
+    ]
+    return _mean((2 / beta) * sum(totals[1:], totals[0]), len(totals))
+
+
+def weighted_ascent(token_logprobs: Sequence[Tensor], weigh: Weigh) -> Tensor:
+    """Mean over all answer tokens of w(p) * log p, the weights being constants.
+
+    Args:
+        token_logprobs: (T,) of each sample: log p_theta of its answer tokens, in nats.
+        weigh: from p (T,) the weights w (T,).
+    """
+    sums = [(weigh(own_T.detach().exp()) * own_T).sum() for own_T in token_logprobs]
+    return _mean(sum(sums[1:], sums[0]), sum(map(len, token_logprobs)))
+
+
+def cross_entropy(target_logprobs_NV: Tensor, logprobs_NV: Tensor) -> Tensor:
+    """Mean over N of -sum over V of q(v) * log p(v); no gradient reaches q."""
+    probs_NV = _at_least_float32(target_logprobs_NV.detach()).exp()
+    found_NV = probs_NV * _at_least_float32(logprobs_NV)
+    return -_mean(found_NV.masked_fill(probs_NV == 0, 0.0).sum(), len(logprobs_NV))
+
+
+def lowered(logprobs_NV: Tensor, labels_N: Tensor, by: float) -> Tensor:
+    """(N, V) log-probabilities after the logit of each label is lowered by so many nats."""
+    logits_NV = _at_least_float32(logprobs_NV).clone()
+    amounts_N1 = logits_NV.new_full((len(labels_N), 1), -by)
+    return logits_NV.scatter_add_(1, labels_N[:, None], amounts_N1).log_softmax(-1)
 
 
 def answer_token_kl(logprobs_NV: Tensor, reference_logprobs_NV: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Generic, Literal, Protocol, TypeVar
 
@@ -33,6 +33,22 @@ class Terms(Protocol):
 
     def target_reference_logprobs_B(self) -> Tensor:
         """(B,): the same under theta_0, without gradient."""
+        ...
+
+    def target_token_logprobs(self) -> Sequence[Tensor]:
+        """(T,) of each forget sample: log p_theta of each of its answer tokens, in nats."""
+        ...
+
+    def target_distribution_NV(self) -> Tensor:
+        """(N, V): log-probabilities of all tokens where the forget set's answer tokens stand."""
+        ...
+
+    def target_reference_distribution_NV(self) -> Tensor:
+        """(N, V): the same under theta_0, without gradient."""
+        ...
+
+    def target_labels_N(self) -> Tensor:
+        """(N,): the forget set's answer tokens."""
         ...
 
     def retain_nll(self) -> Tensor:

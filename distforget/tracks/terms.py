@@ -42,6 +42,8 @@ class LogitTermsOfCells:
         self.noises = noises
         self.reference_logprobs_B: dict[int, Tensor] = {}
         """By row of the forget examples, each (1,)."""
+        self.reference_distributions_NV: dict[int, Tensor] = {}
+        """By row of the forget examples."""
 
     def __call__(self, step: int, cells: Sequence[int]) -> list[list[LogitTerms]]:
         """Fresh terms of step `step`: for each of these cells one for each row it forgets."""
@@ -124,11 +126,33 @@ class LogitTerms:
         """See `Terms`; the first step is at theta_0. Under noise the reference is still without."""
         known = self.passes.shared.reference_logprobs_B
         if self.row not in known:
-            assert self.passes.step == 0
-            noised = self.passes.shared.noises[self.cell] is not None
-            passes = self.passes.target_without_noise if noised else self.passes.target
-            known[self.row] = losses.answer_logprobs(*passes[self.row]).detach()
+            known[self.row] = losses.answer_logprobs(*self._without_noise()[self.row]).detach()
         return known[self.row]
+
+    def _without_noise(self) -> dict[int, Logits]:
+        assert self.passes.step == 0
+        noised = self.passes.shared.noises[self.cell] is not None
+        return self.passes.target_without_noise if noised else self.passes.target
+
+    def target_token_logprobs(self) -> Sequence[Tensor]:
+        """See `Terms`."""
+        return losses.token_logprobs(*self.passes.target[self.row])
+
+    def target_distribution_NV(self) -> Tensor:
+        """See `Terms`."""
+        return losses.answer_token_distributions(*self.passes.target[self.row])
+
+    def target_reference_distribution_NV(self) -> Tensor:
+        """See `Terms`; as the other reference, at theta_0 and without noise."""
+        known = self.passes.shared.reference_distributions_NV
+        if self.row not in known:
+            found = losses.answer_token_distributions(*self._without_noise()[self.row])
+            known[self.row] = found.detach()
+        return known[self.row]
+
+    def target_labels_N(self) -> Tensor:
+        """See `Terms`."""
+        return losses.answer_tokens(self.passes.target[self.row][1])
 
     def retain_nll(self) -> Tensor:
         """See `Terms`."""

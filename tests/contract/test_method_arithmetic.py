@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -30,9 +31,17 @@ class FixedTerms:
 
     NLL, RETAIN_NLL, RETAIN_KL = 2.0, 3.0, 0.5
     LOGPROBS, REFERENCE = (-6.0, -2.0), (-4.0, -3.0)
+    TOKENS = ((-1.0, -2.5), (-0.25,))
+    """Of two samples: log p of the answer's tokens."""
+    NOW, BEFORE, LABELS = (
+        ((0.5, 0.3, 0.2), (0.1, 0.8, 0.1)),
+        ((0.6, 0.2, 0.2), (0.2, 0.7, 0.1)),
+        (0, 1),
+    )
+    """Probabilities of three tokens at two places, now and under theta_0; the answer's tokens."""
 
     def __init__(self) -> None:
-        self.theta = torch.ones(5, dtype=torch.float64, requires_grad=True)
+        self.theta = torch.ones(8, dtype=torch.float64, requires_grad=True)
 
     def target_nll(self) -> Tensor:
         return self.NLL * self.theta[0]
@@ -42,6 +51,18 @@ class FixedTerms:
 
     def target_reference_logprobs_B(self) -> Tensor:
         return torch.tensor(self.REFERENCE, dtype=torch.float64)
+
+    def target_token_logprobs(self) -> list[Tensor]:
+        return [torch.tensor(one, dtype=torch.float64) * self.theta[5] for one in self.TOKENS]
+
+    def target_distribution_NV(self) -> Tensor:
+        return (torch.tensor(self.NOW, dtype=torch.float64).log() * self.theta[6]).log_softmax(-1)
+
+    def target_reference_distribution_NV(self) -> Tensor:
+        return torch.tensor(self.BEFORE, dtype=torch.float64).log()
+
+    def target_labels_N(self) -> Tensor:
+        return torch.tensor(self.LABELS)
 
     def retain_nll(self) -> Tensor:
         return self.RETAIN_NLL * self.theta[3]
@@ -61,7 +82,37 @@ def npo_by_hand(beta: float) -> float:
     return sum(2 / beta * math.log(1 + ratio**beta) for ratio in ratios) / len(ratios)
 
 
-CLOSED_FORMS = {"GA": -2.0, "GDR": 2.0, "relabel": 2.0, "TV": 2.0, "NPO": npo_by_hand(0.1)}
+def weighted_by_hand(weigh: Callable[[float], float]) -> float:
+    tokens = [token for sample in FixedTerms.TOKENS for token in sample]
+    return sum(weigh(math.exp(token)) * token for token in tokens) / len(tokens)
+
+
+def simnpo_by_hand(beta: float, gamma: float) -> float:
+    means = [sum(sample) / len(sample) for sample in FixedTerms.TOKENS]
+    return sum(2 / beta * math.log(1 + math.exp(beta * m + gamma)) for m in means) / len(means)
+
+
+def taught_by_hand(taught: Sequence[Sequence[float]], strength: float) -> float:
+    """Cross-entropy of NOW with these probabilities, the answer's logit lowered."""
+    total = 0.0
+    for probs, now, label in zip(taught, FixedTerms.NOW, FixedTerms.LABELS, strict=True):
+        lowered = [p * math.exp(-strength) if v == label else p for v, p in enumerate(probs)]
+        total -= sum(p / sum(lowered) * math.log(q) for p, q in zip(lowered, now, strict=True))
+    return total / len(FixedTerms.NOW)
+
+
+CLOSED_FORMS = {
+    "GA": -2.0,
+    "GDR": 2.0,
+    "relabel": 2.0,
+    "TV": 2.0,
+    "NPO": npo_by_hand(0.1),
+    "SimNPO": simnpo_by_hand(2.5, 0.0),
+    "WGA": weighted_by_hand(lambda p: p),
+    "SatImp": weighted_by_hand(lambda p: p**5 * (1 - p)),
+    "CE-U": taught_by_hand(FixedTerms.NOW, math.inf),
+    "UNDIAL": taught_by_hand(FixedTerms.BEFORE, 10.0),
+}
 REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
 
 
@@ -79,6 +130,47 @@ def test_npo_at_any_beta(beta: float) -> None:
     assert float(loss.detach()) == pytest.approx(npo_by_hand(beta), rel=1e-12)
 
 
+@pytest.mark.parametrize(("beta", "gamma"), [(0.5, 0.0), (4.0, 1.5)])
+def test_simnpo_at_any_beta_and_gamma(beta: float, gamma: float) -> None:
+    loss = method("SimNPO", beta=beta, gamma=gamma).loss([FixedTerms()])
+    assert float(loss.detach()) == pytest.approx(simnpo_by_hand(beta, gamma), rel=1e-12)
+
+
+def test_a_weight_of_one_is_gradient_ascent() -> None:
+    tokens = [token for sample in FixedTerms.TOKENS for token in sample]
+    for name, settings in (("WGA", {"alpha": 0.0}), ("SatImp", {"beta1": 0.0, "beta2": 0.0})):
+        loss = method(name, **settings).loss([FixedTerms()])
+        assert float(loss.detach()) == pytest.approx(sum(tokens) / len(tokens))
+
+
+@pytest.mark.parametrize("name", ["WGA", "SatImp", "CE-U", "UNDIAL"])
+def test_weights_and_teachers_are_constants(name: str) -> None:
+    """The gradient is that of the loss by hand with weight or teacher held where it is."""
+    terms = FixedTerms()
+    method(name).loss([terms]).backward()
+    assert terms.theta.grad is not None
+    step = 1e-6
+
+    def held(factor: float) -> float:
+        if name in ("WGA", "SatImp"):
+            weigh = {"WGA": lambda p: p, "SatImp": lambda p: p**5 * (1 - p)}[name]
+            return weighted_by_hand(weigh) * factor
+        total = 0.0
+        probs_of = {"CE-U": (FixedTerms.NOW, math.inf), "UNDIAL": (FixedTerms.BEFORE, 10.0)}
+        taught, strength = probs_of[name]
+        for probs, now, label in zip(taught, FixedTerms.NOW, FixedTerms.LABELS, strict=True):
+            lowered = [p * math.exp(-strength) if v == label else p for v, p in enumerate(probs)]
+            powers = [q**factor for q in now]
+            total -= sum(
+                p / sum(lowered) * math.log(q / sum(powers))
+                for p, q in zip(lowered, powers, strict=True)
+            )
+        return total / len(FixedTerms.NOW)
+
+    slope = (held(1 + step) - held(1 - step)) / (2 * step)
+    assert float(terms.theta.grad.sum()) == pytest.approx(slope, rel=1e-6)
+
+
 @pytest.mark.parametrize("name", REGULARISED)
 def test_a_regulariser_of_weight_zero_adds_nothing(name: str) -> None:
     plain = method(name.partition("_")[0]).loss([FixedTerms()])
@@ -90,7 +182,7 @@ def test_a_method_without_regulariser_asks_nothing_of_the_retain_set(name: str) 
     terms = FixedTerms()
     method(name).loss([terms]).backward()
     assert terms.theta.grad is not None
-    assert terms.theta.grad[3:].tolist() == [0.0, 0.0]
+    assert terms.theta.grad[3:5].tolist() == [0.0, 0.0]
 
 
 def test_tv_steps_back_along_the_task_vector() -> None:
