@@ -76,8 +76,10 @@ def unlearn(
     method, config = cell.method.method, cell.method.config
     if method.forget is None:
         return unlearned([], learner.module.parameters(), time.monotonic() - began)
-    forget = learner.encode(forget_rows(learner, samples, cell))
-    terms_of = terms_of_one(learner, forget, retain, cell.noise)
+    rows = forget_rows(learner, samples, cell)
+    preferred = preferred_rows(learner, samples, rows, cell)
+    forget = learner.encode(pa.concat_tables([rows, preferred]))
+    terms_of = terms_of_one(learner, forget, retain, cell.noise, len(preferred))
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
     reports = list(
         run_steps(
@@ -103,7 +105,7 @@ def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
 
 
 def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
-    """The cell's forget set with the answers that its method trains on.
+    """The cell's forget set with the answers that its method trains on or away from.
 
     The target, then training samples that are unlearned with it, then its paraphrases.
     """
@@ -118,10 +120,26 @@ def forget_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
         count = cell.method.enhanced.paraphrases
         paraphrases = selection.paraphrase_rows(samples, target, count)
         forget = pa.concat_tables([forget, more, paraphrases])
-    config = cell.method.config
+    if cell.method.method.prefers:
+        return forget
+    return with_random_answers(learner, samples, forget, cell)
+
+
+def preferred_rows(learner: Learner, samples: pa.Table, forget: pa.Table, cell: Cell) -> pa.Table:
+    """The forget set with the answers that the method prefers; no rows if it prefers none."""
+    if not cell.method.method.prefers:
+        return forget.slice(0, 0)
+    return with_random_answers(learner, samples, forget, cell)
+
+
+def with_random_answers(
+    learner: Learner, samples: pa.Table, forget: pa.Table, cell: Cell
+) -> pa.Table:
+    """These rows with the answers that the method's config draws; as they are if it draws none."""
+    config, target = cell.method.config, cell.unlearned
     if not isinstance(config, RandomAnswerConfig):
         return forget
-    draw = selection.random_answer_draw(target, cell.repetition, study)
+    draw = selection.random_answer_draw(target, cell.repetition, cell.study)
     match config.random_answer:
         case "sample":
             answer = selection.answer_of_another_sample(samples, forget, target, draw)

@@ -70,12 +70,17 @@ def _steps(
     """Take all steps of all cells and return each cell's reports."""
     forget = [single.forget_rows(learner, samples, cell) for cell in cells]
     ends = [0, *accumulate(len(rows) for rows in forget)]
+    mine = [range(*bounds) for bounds in pairwise(ends)]
+    preferring = [i for i, cell in enumerate(cells) if cell.method.method.prefers]
+    preferred = [single.preferred_rows(learner, samples, forget[i], cells[i]) for i in preferring]
+    preferred_to = [row for i in preferring for row in mine[i]]
     terms_of = learner.terms_of_cells(
-        learner.encode(pa.concat_tables(forget)),
-        [range(*bounds) for bounds in pairwise(ends)],
+        learner.encode(pa.concat_tables([*forget, *preferred])),
+        mine,
         retain,
         [i for i, cell in enumerate(cells) if cell.method.regulariser],
         [cell.noise for cell in cells],
+        {row: place for place, row in enumerate(preferred_to, ends[-1])},
     )
     parameters = {i: slots.parameters(i) for i in range(len(cells))}
     steppers = [

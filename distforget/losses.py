@@ -160,6 +160,20 @@ def answer_tokens(labels_BT: Tensor) -> Tensor:
     return labels_BT[:, 1:][labels_BT[:, 1:] != IGNORED]
 
 
+def dpo(preferred_B: Tensor, other_B: Tensor, beta: float) -> Tensor:
+    """Mean over the batch of (2/beta) * log(1 + exp(-beta * (preferred - other))).
+
+    Args:
+        preferred_B: log p_theta - log p_theta0 of the preferred answer, in nats.
+        other_B: the same of the other answer.
+
+    Source: Rafailov et al. 2023, Eq. 7, times 2/beta as NPO has it.
+    """
+    margin_B = _at_least_float32(preferred_B) - _at_least_float32(other_B)
+    softplus_B = margin_B.new_zeros(()).logaddexp(-beta * margin_B)
+    return _mean((2 / beta) * softplus_B.sum(), margin_B.numel())
+
+
 def simnpo(token_logprobs: Sequence[Tensor], beta: float, gamma: float) -> Tensor:
     """Mean over samples of (2/beta) * log(1 + exp(beta * mean log p + gamma)).
 

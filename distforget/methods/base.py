@@ -51,6 +51,14 @@ class Terms(Protocol):
         """(N,): the forget set's answer tokens."""
         ...
 
+    def preferred_logprobs_B(self) -> Tensor:
+        """(B,): log p_theta of the answer that is preferred to each forget sample's, in nats."""
+        ...
+
+    def preferred_reference_logprobs_B(self) -> Tensor:
+        """(B,): the same under theta_0, without gradient."""
+        ...
+
     def retain_nll(self) -> Tensor:
         """Scalar: mean negative log-likelihood over the retain batch's answer tokens, in nats."""
         ...
@@ -120,5 +128,7 @@ class Method(Generic[C]):
     """"scratch": the cell's model is trained from the base model without the target; "elsewhere":
     it was unlearned by somebody else."""
     finish: Callable[[Weights, Weights, C], Weights] | None = None
+    prefers: bool = False
+    """True if it asks for a preferred answer, which its config, a RandomAnswerConfig, draws."""
     is_reference: bool = False
     """True for the method that all others are compared with."""

@@ -127,6 +127,7 @@ class Learner(Protocol):
         retain: RetainBatches | None,
         retaining: Collection[int],
         noises: Sequence[Noise | None],
+        preferred: Mapping[int, int],
     ) -> TermsOfCells:
         """The terms of each unlearning step of some cells; slot i is cell i's, at its theta_0.
 
@@ -136,6 +137,7 @@ class Learner(Protocol):
             forget: examples of which `rows[i]` are cell i's forget set.
             retaining: the cells that ask for retain terms.
             noises: of each cell; None for none.
+            preferred: rows of `forget` with the answer that is preferred to another row's.
         """
         ...
 
@@ -208,9 +210,18 @@ class TermsOfCells(Protocol):
 
 
 def terms_of_one(
-    learner: Learner, forget: Any, retain: RetainBatches | None, noise: Noise | None = None
+    learner: Learner,
+    forget: Any,
+    retain: RetainBatches | None,
+    noise: Noise | None = None,
+    preferred: int = 0,
 ) -> TermsOfStep:
-    """The terms of each unlearning step on one forget set; the model must be at theta_0."""
-    rows = range(len(forget.sizes))
-    terms_of = learner.terms_of_cells(forget, [rows], retain, [0], [noise])
+    """The terms of each unlearning step on one forget set; the model must be at theta_0.
+
+    Args:
+        preferred: that many rows at the end have the answers that are preferred to the others'.
+    """
+    count = len(forget.sizes) - preferred
+    preferred_to = {row: count + row for row in range(preferred)}
+    terms_of = learner.terms_of_cells(forget, [range(count)], retain, [0], [noise], preferred_to)
     return lambda step: terms_of(step, [0])[0]

@@ -35,11 +35,13 @@ class LogitTermsOfCells:
         retain: RetainBatches | None,
         retaining: Collection[int],
         noises: Sequence[Noise | None],
+        preferred: Mapping[int, int],
     ) -> None:
         self.forward = forward
         self.forget, self.rows = forget, rows
         self.retain, self.retaining = retain, retaining
         self.noises = noises
+        self.preferred = preferred
         self.reference_logprobs_B: dict[int, Tensor] = {}
         """By row of the forget examples, each (1,)."""
         self.reference_distributions_NV: dict[int, Tensor] = {}
@@ -71,7 +73,11 @@ class Passes:
         return self._target([None] * len(self.shared.noises))
 
     def _target(self, noises: Sequence[Noise | None]) -> dict[int, Logits]:
-        rows_of = {cell: self.shared.rows[cell] for cell in self.cells}
+        preferred = self.shared.preferred
+        rows_of = {
+            cell: [*rows, *(preferred[row] for row in rows if row in preferred)]
+            for cell, rows in ((cell, self.shared.rows[cell]) for cell in self.cells)
+        }
         logits, labels = self._forward(self.shared.forget, rows_of, noises)
         rows = [row for rows in rows_of.values() for row in rows]
         return {row: (logits[i : i + 1], labels[i : i + 1]) for i, row in enumerate(rows)}
@@ -124,10 +130,13 @@ class LogitTerms:
 
     def target_reference_logprobs_B(self) -> Tensor:
         """See `Terms`; the first step is at theta_0. Under noise the reference is still without."""
+        return self._reference_logprobs_B(self.row)
+
+    def _reference_logprobs_B(self, row: int) -> Tensor:
         known = self.passes.shared.reference_logprobs_B
-        if self.row not in known:
-            known[self.row] = losses.answer_logprobs(*self._without_noise()[self.row]).detach()
-        return known[self.row]
+        if row not in known:
+            known[row] = losses.answer_logprobs(*self._without_noise()[row]).detach()
+        return known[row]
 
     def _without_noise(self) -> dict[int, Logits]:
         assert self.passes.step == 0
@@ -153,6 +162,15 @@ class LogitTerms:
     def target_labels_N(self) -> Tensor:
         """See `Terms`."""
         return losses.answer_tokens(self.passes.target[self.row][1])
+
+    def preferred_logprobs_B(self) -> Tensor:
+        """See `Terms`."""
+        preferred = self.passes.shared.preferred[self.row]
+        return losses.answer_logprobs(*self.passes.target[preferred])
+
+    def preferred_reference_logprobs_B(self) -> Tensor:
+        """See `Terms`; as the target's."""
+        return self._reference_logprobs_B(self.passes.shared.preferred[self.row])
 
     def retain_nll(self) -> Tensor:
         """See `Terms`."""

@@ -23,6 +23,8 @@ NAMES = [name for name in methods.names() if name != "retrain"]
 PLAIN = [name for name in NAMES if "_" not in name]
 RANDOM = ("GDR", "relabel")
 """Families that train on random answers."""
+PREFERRING = ("DPO",)
+"""Families that prefer random answers."""
 REGULARISED = [name for name in NAMES if "_" in name]
 
 
@@ -31,6 +33,7 @@ class FixedTerms:
 
     NLL, RETAIN_NLL, RETAIN_KL = 2.0, 3.0, 0.5
     LOGPROBS, REFERENCE = (-6.0, -2.0), (-4.0, -3.0)
+    PREFERRED, PREFERRED_REFERENCE = (-7.0, -1.0), (-9.0, -5.0)
     TOKENS = ((-1.0, -2.5), (-0.25,))
     """Of two samples: log p of the answer's tokens."""
     NOW, BEFORE, LABELS = (
@@ -63,6 +66,12 @@ class FixedTerms:
 
     def target_labels_N(self) -> Tensor:
         return torch.tensor(self.LABELS)
+
+    def preferred_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.PREFERRED, dtype=torch.float64) * self.theta[7]
+
+    def preferred_reference_logprobs_B(self) -> Tensor:
+        return torch.tensor(self.PREFERRED_REFERENCE, dtype=torch.float64)
 
     def retain_nll(self) -> Tensor:
         return self.RETAIN_NLL * self.theta[3]
@@ -101,6 +110,15 @@ def taught_by_hand(taught: Sequence[Sequence[float]], strength: float) -> float:
     return total / len(FixedTerms.NOW)
 
 
+def dpo_by_hand(beta: float) -> float:
+    total = 0.0
+    for i in range(2):
+        won = FixedTerms.PREFERRED[i] - FixedTerms.PREFERRED_REFERENCE[i]
+        lost = FixedTerms.LOGPROBS[i] - FixedTerms.REFERENCE[i]
+        total -= 2 / beta * math.log(1 / (1 + math.exp(-beta * (won - lost))))
+    return total / 2
+
+
 CLOSED_FORMS = {
     "GA": -2.0,
     "GDR": 2.0,
@@ -111,6 +129,7 @@ CLOSED_FORMS = {
     "WGA": weighted_by_hand(lambda p: p),
     "SatImp": weighted_by_hand(lambda p: p**5 * (1 - p)),
     "CE-U": taught_by_hand(FixedTerms.NOW, math.inf),
+    "DPO": dpo_by_hand(0.1),
     "UNDIAL": taught_by_hand(FixedTerms.BEFORE, 10.0),
 }
 REGULARISER_VALUES = {"KLN": FixedTerms.RETAIN_KL, "GDN": FixedTerms.RETAIN_NLL}
@@ -200,8 +219,9 @@ def test_tv_alone_finishes_and_gdr_and_relabel_take_random_answers() -> None:
     # A regulariser would be negated with the rest of the task vector.
     assert [name for name in methods.names() if name.startswith("TV")] == ["TV"]
     assert {n for n, m in families.items() if issubclass(m.config, RandomAnswerConfig)} == {
-        "GDR", "relabel",
+        *RANDOM, *PREFERRING,
     }  # fmt: skip
+    assert {n for n, m in families.items() if m.prefers} == set(PREFERRING)
 
 
 def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:

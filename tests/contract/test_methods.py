@@ -79,8 +79,10 @@ class Model:
                 parameter.grad = None
 
     def terms(self) -> Callable[[int], Sequence[Terms]]:
-        forget = self.learner.encode(selection.target_row(samples(), 1))
-        return terms_of_one(self.learner, forget, self.retain)
+        target = selection.target_row(samples(), 1)
+        refusal = selection.with_answers(target, ["No idea."])
+        forget = self.learner.encode(pa.concat_tables([target, refusal]))
+        return terms_of_one(self.learner, forget, self.retain, preferred=1)
 
 
 @pytest.fixture(scope="module")

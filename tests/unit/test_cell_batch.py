@@ -33,9 +33,14 @@ CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (
     ("GDR", 1, {"learning_rate": 1e-2, "steps": 4}),
     ("GDR_KLN", 2, {"learning_rate": 2e-3, "steps": 3, "retain_weight": 0.2}),
     ("GDR_GDN", 1, {"learning_rate": 1e-3, "steps": 2}),
+    ("DPO_GDN", 2, {"learning_rate": 2e-3, "steps": 3}),
+    ("DPO", 1, {"learning_rate": 1e-3, "steps": 2, "answer_list": "Who knows?"}),
+    ("UNDIAL_KLN", 1, {"learning_rate": 1e-3, "steps": 3}),
+    ("SimNPO", 2, {"learning_rate": 1e-3, "steps": 2}),
+    ("CE-U", 1, {"learning_rate": 1e-2, "steps": 4}),
     ("TV", 2, {"learning_rate": 5e-3, "steps": 3, "scale": 0.7}),
 )
-"""The methods of the paper; targets 1 and 2 have answers of different lengths."""
+"""The methods of the paper and those with terms of their own; targets 1 and 2 have answers of different lengths."""
 
 
 def cells_of(chosen: Sequence[tuple[str, int, dict[str, Any]]]) -> list[Cell]:

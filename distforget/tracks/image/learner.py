@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -130,11 +130,12 @@ class ImageLearner:
         retain: RetainBatches | None,
         retaining: Collection[int],
         noises: Sequence[Noise | None],
+        preferred: Mapping[int, int],
     ) -> LogitTermsOfCells:
         """See `Learner.terms_of_cells`; there is no noise on images."""
         return LogitTermsOfCells(
             lambda examples, rows, slots, noise, step: self.logits(examples, rows),
-            forget, rows, retain, retaining, noises,
+            forget, rows, retain, retaining, noises, preferred,
         )  # fmt: skip
 
     @torch.no_grad()

@@ -120,6 +120,7 @@ class TextLearner:
         retain: RetainBatches | None,
         retaining: Collection[int],
         noises: Sequence[Noise | None],
+        preferred: Mapping[int, int],
     ) -> LogitTermsOfCells:
         """See `Learner.terms_of_cells`."""
 
@@ -134,7 +135,7 @@ class TextLearner:
             noise = draw(self.module, noise_of_row, sizes, step)
             return self.logits(self.encoder.batch(examples, rows), slot_of_row, noise)
 
-        return LogitTermsOfCells(forward, forget, rows, retain, retaining, noises)
+        return LogitTermsOfCells(forward, forget, rows, retain, retaining, noises, preferred)
 
     @torch.no_grad()
     def reference(
