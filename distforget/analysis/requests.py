@@ -69,8 +69,8 @@ class Answered:
     recommended: Sequence[Kept]
     """Samples that should be unlearned with the target."""
     best: str = ALONE
-    """The variant that leaves least of the target (if it is forgotten, of its similar samples), of
-    those that lower it beyond chance and do no more damage."""
+    """The variant that leaves least of the target (if it is forgotten, of the samples that still
+    tell it), of those that lower it beyond chance and do no more damage."""
     effect: float = 0.0
     """How much less the best variant leaves than unlearning the target alone, chance or not."""
 
@@ -178,7 +178,8 @@ def _answer(
     verdict = _verdict(before, after[ALONE], kept)
     left = after
     if verdict == "told":
-        left = {v: _mean(found.of(v, number, one) for one in similar.values()) for v in variants}
+        telling = [n for n in similar.values() if found.of(ALONE, number, n) >= KNOWN]
+        left = {v: _mean(found.of(v, number, one) for one in telling) for v in variants}
     damage = {v: _damage(found, v, number, others) for v in variants}
     possible = [v for v in variants if v == ALONE or v in ranks_of]
     possible = [v for v in possible if damage[v] >= damage[ALONE] - TOLERATED]

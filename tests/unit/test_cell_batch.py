@@ -40,7 +40,10 @@ CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (
     ("CE-U", 1, {"learning_rate": 1e-2, "steps": 4}),
     ("TV", 2, {"learning_rate": 5e-3, "steps": 3, "scale": 0.7}),
 )
-"""The methods of the paper and those with terms of their own; targets 1 and 2 have answers of different lengths."""
+"""The methods of the paper and those with terms of their own.
+
+Targets 1 and 2 have answers of different lengths.
+"""
 
 
 def cells_of(chosen: Sequence[tuple[str, int, dict[str, Any]]]) -> list[Cell]:

@@ -169,7 +169,7 @@ def test_what_does_more_damage_is_not_recommended() -> None:
 def test_if_similar_samples_still_tell_it_those_are_recommended_that_silence_them() -> None:
     found = findings(1.0, {ALONE: 0.1, TOGETHER: 0.1}, [0.9, 0.2], [1, 1])
     assert (found.verdict, found.best, found.sureness) == ("told", TOGETHER, "clear")
-    assert found.effect == pytest.approx(0.55)
+    assert found.effect == pytest.approx(0.9)
     assert len(found.recommended) == 2
 
 
