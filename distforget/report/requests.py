@@ -13,7 +13,7 @@ from rich.markup import escape as plain
 from rich.padding import Padding
 
 from distforget import schemas
-from distforget.analysis.requests import QUOTED, WORDS, Answered, Kept
+from distforget.analysis.requests import LEAST_EFFECT, QUOTED, WORDS, Answered, Kept
 from distforget.auditing import ALONE, ENHANCED, TOGETHER
 from distforget.disk import write_at_once, write_lines
 
@@ -38,7 +38,8 @@ def verdict(one: Answered) -> str:
     if one.verdict == "kept":
         return f"still known, through {_samples(one.still_known)} that the model still knows"
     if one.verdict == "told":
-        return f"forgotten itself, but {_samples(one.still_known)} still tell it"
+        tell = "tells" if one.still_known == 1 else "tell"
+        return f"forgotten itself, but {_samples(one.still_known)} still {tell} it"
     return WORDS[one.verdict]
 
 
@@ -105,8 +106,10 @@ def matter(one: Kept) -> str:
     known = f"knowledge of it {one.knowledge:.2f}"
     if one.effect is None:
         return known
-    way = "less" if one.effect >= 0 else "more"
-    return f"{known}; with its group unlearned {abs(one.effect):.2f} {way} of the request"
+    if abs(one.effect) < LEAST_EFFECT:
+        return f"{known}; as much of the request with its group unlearned"
+    way = "less" if one.effect > 0 else "more"
+    return f"{known}; {abs(one.effect):.2f} {way} of the request with its group unlearned"
 
 
 def print_requests(found: Sequence[Answered], console: Console) -> None:
@@ -217,6 +220,7 @@ def _row(one: Answered) -> str:
 
 def _evidence(one: Answered) -> str:
     ways = {"": "before", **WAYS}
+    ways.setdefault(one.best, "as recommended")
     said = "".join(
         f"<tr><td>{escape(way)}</td><td>{escape(_short(one.answers[variant], 160))}</td></tr>"
         for variant, way in ways.items()
@@ -262,7 +266,8 @@ article p, article ol { margin: .3rem 0; }
 @media (prefers-color-scheme: dark) { td b { filter: brightness(1.6); } }
 @page { size: A4; margin: 12mm; }
 @media print {
-  body { font-size: 10.5px; margin: 0; max-width: none; padding: 0; }
+  html { font-size: 10.5px; }
+  body { font-size: 1rem; margin: 0; max-width: none; padding: 0; }
   .evidence { break-before: page; }
   article { break-inside: avoid; padding: .4rem .7rem; margin: .5rem 0; }
 }
