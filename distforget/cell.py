@@ -17,7 +17,7 @@ from distforget import schemas, selection
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
 from distforget.parts import Part
-from distforget.probes import Evidence, probe_of
+from distforget.probes import OF_TOKENS, Evidence, columns_of, probe_of
 from distforget.study import Study
 from distforget.tracks.base import Learner, Noise, RetainBatches, terms_of_one
 from distforget.training import StepReport, TorchStepper, restore, run_steps
@@ -213,13 +213,13 @@ def drafts_of(asked: pa.Table, drafts: Mapping[int, str] | None) -> list[str] | 
 def answers(evidence: Evidence, rows: range, identity: Mapping[str, Any]) -> pa.Table:
     """Table `answers` for some rows of the evidence."""
     texts, sizes = evidence.answers(), evidence.answer_sizes()
-    logprobs = evidence.token_logprobs()
+    tokens = evidence.tokens()
     found = [
         {
             **whose,
             "answer": texts[row],
             "answer_tokens": sizes[row],
-            "expected_logprobs": logprobs[row],
+            **dict(zip(OF_TOKENS, columns_of(tokens[row]), strict=True)),
         }
         for row, whose in zip(rows, rows_about(evidence.samples, rows, identity), strict=True)
     ]

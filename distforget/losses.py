@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 IGNORED = -100
 """Label of a token that is not part of an answer: prompt or padding."""
 
+TOKENS_AT_ONCE = 256
+"""Tokens whose probabilities over the vocabulary are in memory at once."""
+
 LOWEST_LOGPROB = -1e30
 """Stands for log 0 where -inf would make a loss or its gradient NaN; finite in float32."""
 
@@ -63,6 +66,37 @@ def token_logprobs(logits: Tensor, labels: Tensor) -> list[Tensor]:
     logprobs_N = _label_logprobs(logits, labels, rows_N, times_N)
     sizes_B = rows_N.bincount(minlength=logits.shape[0])
     return list(logprobs_N.split_with_sizes(sizes_B.tolist()))
+
+
+def token_statistics(logits: Tensor, labels: Tensor) -> list[Tensor]:
+    """What the model says of each answer token of each sample.
+
+    Returns:
+        (T, 4) of each sample, T being its answer tokens: log p(label) in nats; that less
+        log p of the most likely token; mean and standard deviation of log p over the vocabulary,
+        weighted by p.
+
+    Raises:
+        ValueError: labels are not (B, T).
+    """
+    rows_N, times_N = _answer_positions(logits, labels)
+    labels_N1 = labels[rows_N, times_N + 1].long().unsqueeze(-1)
+    found_N4 = _at_least_float32(logits.new_empty(len(rows_N), 4))
+    for low in range(0, len(rows_N), TOKENS_AT_ONCE):
+        part = slice(low, low + TOKENS_AT_ONCE)
+        logits_NV = _at_least_float32(_select(logits, rows_N[part], times_N[part]))
+        logprobs_NV = logits_NV.log_softmax(-1)
+        own_N1 = logprobs_NV.gather(-1, labels_N1[part])
+        found_N4[part, 1] = own_N1[:, 0] - logprobs_NV.amax(-1)
+        probs_NV = logprobs_NV.exp()
+        logprobs_NV = logprobs_NV.masked_fill(probs_NV == 0, 0.0)
+        mean_N = (probs_NV * logprobs_NV).sum(-1)
+        variance_N = (probs_NV * (logprobs_NV - mean_N[:, None]).square()).sum(-1)
+        found_N4[part, 0] = own_N1[:, 0]
+        found_N4[part, 2] = mean_N
+        found_N4[part, 3] = variance_N.sqrt()
+    sizes_B = rows_N.bincount(minlength=logits.shape[0])
+    return list(found_N4.split_with_sizes(sizes_B.tolist()))
 
 
 def answer_nll(logits: Tensor, labels: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ STAGE_VERSIONS = {
     "model": 2,
     "finetune": 6,
     "reference": 3,
-    "ask": 8,
+    "ask": 9,
     "cell": 8,
     "attack": 1,
     "probe": 2,

@@ -37,6 +37,36 @@ class Scores:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What a model state says of each of the T tokens of a true answer; NaN where it diverged."""
+
+    logprobs_T: np.ndarray
+    """float32: log p of the token, in nats."""
+    margins_T: np.ndarray
+    """float32: log p of the token less that of the most likely one; 0: the model's own choice."""
+    means_T: np.ndarray
+    """float32: mean over the vocabulary of log p, weighted by p, in nats."""
+    deviations_T: np.ndarray
+    """float32: standard deviation of the same."""
+
+
+def columns_of(tokens: Tokens | None) -> Sequence[np.ndarray | None]:
+    """The values of `OF_TOKENS` for a sample."""
+    if tokens is None:
+        return [None] * len(OF_TOKENS)
+    return [tokens.logprobs_T, tokens.margins_T, tokens.means_T, tokens.deviations_T]
+
+
+OF_TOKENS = ("expected_logprobs", "expected_margins", "expected_means", "expected_deviations")
+"""Columns of table `answers` that keep them."""
+
+
+def tokens_of(found_T4: np.ndarray) -> Tokens:
+    """From the columns that `losses.token_statistics` returns."""
+    return Tokens(*found_T4.T)
+
+
 class Evidence(Protocol):
     """What every probe may ask of a model state about some samples.
 
@@ -55,11 +85,10 @@ class Evidence(Protocol):
         """Length of each answer in tokens."""
         ...
 
-    def token_logprobs(self) -> Sequence[np.ndarray | None]:
-        """(T,) float32 of each sample: log p of each token of its true answer, in nats.
+    def tokens(self) -> Sequence[Tokens | None]:
+        """Of each sample: what the model says of the tokens of its true answer.
 
-        A class is an answer of one token. NaN where the model diverged; None for samples that are
-        answered by a choice.
+        A class is an answer of one token. None for samples that are answered by a choice.
         """
         ...
 

@@ -24,8 +24,8 @@ def run(evidence: TextEvidence, config: LikelihoodConfig) -> Scores:
     rows = free_rows(evidence.samples)
     if not rows:
         return Scores({})
-    tokens = [logprobs for logprobs in evidence.token_logprobs() if logprobs is not None]
-    means_N = np.array([logprobs.mean(dtype=np.float64) for logprobs in tokens])
+    tokens = [one.logprobs_T for one in evidence.tokens() if one is not None]
+    means_N = np.array([logprobs_T.mean(dtype=np.float64) for logprobs_T in tokens])
     # A diverged model's NaN is as far from the answer as can be.
     means_N = np.nan_to_num(means_N, nan=-np.inf)
     count = len(evidence.samples)

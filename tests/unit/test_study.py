@@ -103,6 +103,7 @@ DECIDING: dict[str, Any] = {
     "data.similar.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,
+    "probes.share": {"probes": [{"kind": "membership", "share": 0.4}]},
     "data.source.kind": {"data.source": "biographies"},
     "data.source.path": "other/data",
     "data.source.config": "other",

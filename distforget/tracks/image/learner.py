@@ -21,6 +21,7 @@ from distforget.imaging.attack import attack
 from distforget.imaging.fitting import Labelled
 from distforget.imaging.models import Classifier
 from distforget.imaging.ssim import scaled_ssim_pairs, ssim_pairs
+from distforget.probes import Tokens, tokens_of
 from distforget.tracks.base import Fit, Noise, RetainBatches
 from distforget.tracks.terms import LogitTermsOfCells
 
@@ -212,14 +213,12 @@ class ImageEvidence:
         return [1] * len(self.samples)
 
     @torch.no_grad()
-    def token_logprobs(self) -> list[np.ndarray | None]:
+    def tokens(self) -> list[Tokens | None]:
         """See `probes.Evidence`."""
-        labelled = self.images(self.samples)
-        logprobs_NK = self.module(labelled.images_NCHW).float().log_softmax(-1)
-        return [
-            np.array([float(row_K[label])], np.float32)
-            for row_K, label in zip(logprobs_NK, labelled.labels_N, strict=True)
-        ]
+        logits, labels = self.learner.logits(
+            self.learner.encode(self.samples), range(len(self.samples))
+        )
+        return [tokens_of(row_T4.numpy()) for row_T4 in losses.token_statistics(logits, labels)]
 
     def images(self, samples: pa.Table) -> Labelled:
         """See `probes.ImageEvidence`."""

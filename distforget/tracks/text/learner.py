@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distforget import losses
-from distforget.probes import free_rows
+from distforget.probes import Tokens, free_rows, tokens_of
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches
 from distforget.tracks.terms import LogitTermsOfCells
@@ -194,9 +194,9 @@ class TextEvidence:
         """Tokens generated or chosen, the end of the answer included if it was reached."""
         return self._answered[1]
 
-    def token_logprobs(self) -> list[np.ndarray | None]:
+    def tokens(self) -> list[Tokens | None]:
         """See `probes.Evidence`."""
-        return self._token_logprobs
+        return self._tokens
 
     @cached_property
     def _answered(self) -> tuple[list[str], list[int]]:
@@ -263,9 +263,9 @@ class TextEvidence:
 
     @cached_property
     @torch.no_grad()
-    def _token_logprobs(self) -> list[np.ndarray | None]:
+    def _tokens(self) -> list[Tokens | None]:
         learner, free = self.learner, free_rows(self.samples)
-        found: list[np.ndarray | None] = [None] * len(self.samples)
+        found: list[Tokens | None] = [None] * len(self.samples)
         if not free:
             return found
         examples = learner.encode(self.samples.take(free))
@@ -274,7 +274,7 @@ class TextEvidence:
             rows = order[start : start + learner.verify.batch_size]
             slots = self._slots([free[row] for row in rows])
             logits, labels = learner.logits(learner.encoder.batch(examples, rows), slots)
-            each = losses.token_logprobs(logits, labels)
-            for row, logprobs_T in zip(rows, each, strict=True):
-                found[free[row]] = logprobs_T.float().cpu().numpy()
+            each = losses.token_statistics(logits, labels)
+            for row, found_T4 in zip(rows, each, strict=True):
+                found[free[row]] = tokens_of(found_T4.cpu().numpy())
         return found

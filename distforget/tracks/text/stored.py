@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from distforget.probes import free_answers
+from distforget.probes import OF_TOKENS, Tokens, free_answers
 from distforget.rouge import need_unicode_words
 
 
@@ -37,7 +37,12 @@ class StoredEvidence:
         found: list[int] = self.table["answer_tokens"].to_pylist()
         return found
 
-    def token_logprobs(self) -> list[np.ndarray | None]:
+    def tokens(self) -> list[Tokens | None]:
         """See `probes.Evidence`."""
-        rows = self.table["expected_logprobs"].to_pylist()
-        return [None if row is None else np.asarray(row, np.float32) for row in rows]
+        columns = [self.table[name].to_pylist() for name in OF_TOKENS]
+        return [
+            None
+            if logprobs is None
+            else Tokens(*(np.asarray(values, np.float32) for values in (logprobs, *more)))
+            for logprobs, *more in zip(*columns, strict=True)
+        ]
