@@ -103,7 +103,7 @@ DECIDING: dict[str, Any] = {
     "data.similar.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,
-    "probes.share": {"probes": [{"kind": "membership", "share": 0.4}]},
+    "probes.share": None,  # test_a_share_of_tokens_changes_keys
     "data.source.kind": {"data.source": "biographies"},
     "data.source.path": "other/data",
     "data.source.config": "other",
@@ -248,6 +248,14 @@ def plan_of(content: dict[str, Any]) -> Plan:
 
 def test_each_field_of_a_study_is_on_one_side() -> None:
     assert fields(Study) == {*LABELS, *DECIDING}
+
+
+def test_a_share_of_tokens_changes_keys() -> None:
+    one, other = (
+        keys({**CONTENT, "probes": ["rouge", {"kind": "membership", "share": share}]})
+        for share in (0.2, 0.4)
+    )
+    assert set(one) != set(other)
 
 
 @pytest.mark.parametrize("field", [f for f in DECIDING if DECIDING[f] is not None])
