@@ -332,9 +332,11 @@ class _Maker:
 def _attacks(state: Step, study: Study) -> Iterator[Step]:
     """One step for each attack on a state: the same questions to other weights."""
     for config in study.attacks:
+        if attack_of(config).of_target and state.stage != "cell":
+            continue
         yield Step(
             "attack",
-            {"track": study.track, **key_of(config, attack_of(config).version)},
+            {"track": study.track, "seed": study.seed, **key_of(config, attack_of(config).version)},
             {"state": state},
             {**state.about, "attack": name_of(config)},
         )

@@ -74,15 +74,7 @@ def placebo_row(
     Raises:
         UsageError: there is no such sample.
     """
-    busy = pa.concat_arrays(
-        [
-            *retain_rows(samples, dose, repetition, study)["sample_id"].chunks,
-            *asked_rows(samples, range(0), study)["sample_id"].chunks,
-        ]
-    )
-    free = samples.filter(
-        pc.and_(_steady_others(samples), pc.invert(pc.is_in(samples["sample_id"], busy)))
-    )
+    free = without(unasked_others(samples, study), retain_rows(samples, dose, repetition, study))
     if not len(free):
         raise UsageError(
             "placebo_targets: no other sample is free to be unlearned, all are retained or asked; "
@@ -90,6 +82,11 @@ def placebo_row(
         )
     draw = rng(study.seed, "placebo", target, repetition)
     return free.slice(int(draw.integers(len(free))), 1)
+
+
+def unasked_others(samples: pa.Table, study: Study) -> pa.Table:
+    """The other samples that are trained on at every dose and that no model is asked."""
+    return without(samples.filter(_steady_others(samples)), asked_rows(samples, range(0), study))
 
 
 def retain_rows(samples: pa.Table, dose: int, repetition: int, study: Study) -> pa.Table:

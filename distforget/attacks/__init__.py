@@ -4,17 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from distforget.parts import Part, scan
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from torch import nn
 
 UNATTACKED = "none"
 """In column `attack` of tables: the model state as unlearning left it."""
 
 C = TypeVar("C", bound=Part)
+
+
+class Attacked(Protocol):
+    """A model state under attack, and what an attacker has."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The model as it would be deployed: adapters are merged into its layers."""
+        ...
+
+    def similar(self) -> pa.Table:
+        """The similar samples of the target that was unlearned."""
+        ...
+
+    def others(self, count: int) -> pa.Table:
+        """Other samples that no question is about, drawn at random; as many as there are."""
+        ...
+
+    def another_target(self) -> pa.Table:
+        """The target after the one that was unlearned."""
+        ...
+
+    def train(self, rows: pa.Table, steps: int, learning_rate: float, batch_size: int) -> None:
+        """Take steps of AdamW on the answers of these rows, which come in turn."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,11 +51,12 @@ class Attack(Generic[C]):
     version: int
     source: str
     """What it does and where it is described; `distforget list attacks` prints it."""
-    run: Callable[[nn.Module, C], None]
-    """Changes the weights of a model in place. The model is given as it would be deployed:
-    adapters are merged into its layers."""
+    run: Callable[[Attacked, C], None]
+    """Changes the weights of the model in place."""
     named: Callable[[C], str]
     """What tables call the attack with these settings: words of a to z, 0 to 9, '.' and '-'."""
+    of_target: bool = False
+    """True if it needs a target that was unlearned: then floor and ceiling are not attacked."""
 
 
 def attacks() -> Mapping[str, Attack[Any]]:

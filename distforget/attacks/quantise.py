@@ -20,7 +20,7 @@ class QuantiseConfig(Part):
     bits: int = Field(4, ge=2, le=8, description="bits of each weight")
 
 
-def run(module: nn.Module, config: QuantiseConfig) -> None:
+def quantise(module: nn.Module, config: QuantiseConfig) -> None:
     """Round the weights of all linear and convolutional layers.
 
     Embeddings, biases and a language model's output layer stay as they are, as in the usual
@@ -71,6 +71,6 @@ ATTACK = Attack(
     version=1,
     source="rounding weights to few bits can bring back what was unlearned (Zhang et al. 2025, "
     "Catastrophic Failure of LLM Unlearning via Quantization)",
-    run=run,
+    run=lambda state, config: quantise(state.module, config),
     named=lambda config: f"quantise-{config.bits}",
 )

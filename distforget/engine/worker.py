@@ -209,7 +209,9 @@ class Worker:
             zip(before["sample_id"].to_pylist(), before["answer"].to_pylist(), strict=True)
         )
         with self.learner.merged() as module:
-            attack_of(config).run(module, config)
+            what = self.what(step.state) if step.state.stage == "cell" else None
+            attacked = cell.Attacked(self.learner, module, self.samples, what)
+            attack_of(config).run(attacked, config)
             answers = cell.ask(self.learner, asked, identity(step, self.study), drafts)
             kept = self._kept_weights()
         return lambda folder: write({"answers": answers}, folder, kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from distforget.attacks import attacks, name_of
-from distforget.attacks.quantise import QuantiseConfig, rounded, run
+from distforget import cell, selection
+from distforget.attacks import Attacked, attacks, name_of
+from distforget.attacks.quantise import QuantiseConfig, quantise, rounded
+from distforget.attacks.relearn import ATTACK as RELEARN
+from distforget.attacks.relearn import RelearnConfig
+from distforget.errors import UsageError
+from distforget.plan import make_plan
 from tests.adapted import Setting, logits_of
+from tests.contract.test_method_arithmetic import method
+from tests.contract.test_methods import SIMILAR, samples, study
 
 
 class Experts(nn.Module):
@@ -52,7 +60,7 @@ def test_a_channel_of_zeros_stays() -> None:
 def test_embeddings_biases_and_the_output_layer_stay(llama: Setting) -> None:
     module = llama.with_adapters(llama.slots.config).module
     before = {name: weight.clone() for name, weight in module.state_dict().items()}
-    run(module, QuantiseConfig(bits=3))
+    quantise(module, QuantiseConfig(bits=3))
     for name, weight in module.state_dict().items():
         changed = "proj" in name and "lora" not in name
         assert torch.equal(weight, before[name]) != changed, name
@@ -61,13 +69,13 @@ def test_embeddings_biases_and_the_output_layer_stay(llama: Setting) -> None:
 def test_channels_of_gpt2_are_columns() -> None:
     layer = Conv1D(3, 5)
     expected = rounded(layer.weight.detach().T, 3).T
-    run(nn.Sequential(layer), QuantiseConfig(bits=3))
+    quantise(nn.Sequential(layer), QuantiseConfig(bits=3))
     assert torch.equal(layer.weight, expected)
 
 
 def test_a_layer_that_it_does_not_know_is_named() -> None:
     with pytest.raises(ValueError, match=r"but 0\.packed belongs to a Experts"):
-        run(nn.Sequential(Experts()), QuantiseConfig())
+        quantise(nn.Sequential(Experts()), QuantiseConfig())
 
 
 def test_a_merged_adapter_is_the_dense_model_and_leaves_nothing_behind(exact: Setting) -> None:
@@ -77,11 +85,11 @@ def test_a_merged_adapter_is_the_dense_model_and_leaves_nothing_behind(exact: Se
     expected = logits_of(exact.dense(exact.merged(exact.start)))
     with learner.merged() as module:
         torch.testing.assert_close(logits_of(module), expected, rtol=0, atol=1e-12)
-        run(module, QuantiseConfig(bits=2))
+        quantise(module, QuantiseConfig(bits=2))
         assert (logits_of(module) - expected).abs().max() > 0.1
     assert torch.equal(logits_of(learner.module), before)
     with suppress(KeyboardInterrupt), learner.merged() as module:
-        run(module, QuantiseConfig(bits=2))
+        quantise(module, QuantiseConfig(bits=2))
         raise KeyboardInterrupt
     assert torch.equal(logits_of(learner.module), before)
 
@@ -90,3 +98,70 @@ def test_names_of_attacks_can_be_told_apart() -> None:
     names = [name_of(QuantiseConfig(bits=bits)) for bits in range(2, 9)]
     assert len(set(names)) == len(names)
     assert "quantise" in attacks()
+
+
+def attacked(setting: Setting, module: nn.Module, **changes: Any) -> Attacked:
+    what = cell.Cell(study(**changes), method("GA"), 1, SIMILAR, 0)
+    return cell.Attacked(setting.learner, module, samples(), what)
+
+
+def test_each_attacker_holds_other_samples_and_never_the_target(llama: Setting) -> None:
+    state = attacked(llama, llama.learner.module)
+    of_target = selection.target_row(samples(), 1)["sample_id"].to_pylist()
+    similar, others = state.similar(), state.others(100)
+    another = state.another_target()
+    assert set(similar["role"].to_pylist()) == {"similar"}
+    assert set(similar["target_index"].to_pylist()) == {1}
+    assert len(similar) == SIMILAR
+    assert set(others["role"].to_pylist()) == {"other"}
+    assert (another["role"].to_pylist(), another["target_index"].to_pylist()) == (["target"], [2])
+    asked = selection.asked_rows(samples(), range(1, 3), study())["sample_id"].to_pylist()
+    assert not set(others["sample_id"].to_pylist()) & {*asked, *of_target}
+    assert len(state.others(1)) == 1
+
+
+def test_an_attacker_without_samples_is_told_so(llama: Setting) -> None:
+    asking_all = {"max_new_tokens": 4, "similar": 1, "others": 99}
+    with pytest.raises(UsageError, match="no other samples unasked to train on"):
+        attacked(llama, llama.learner.module, verify=asking_all).others(3)
+
+
+def test_relearning_is_that_of_a_plain_loop_and_is_undone(exact: Setting) -> None:
+    learner, slots = exact.learner, exact.slots
+    slots.load([exact.start])
+    before = logits_of(learner.module)
+    dense = exact.dense(exact.merged(exact.start))
+    config = RelearnConfig(on="similar", steps=3, learning_rate=1e-3, batch_size=2)
+    rows = selection.similar_rows(samples(), 1, [1, 2])
+    examples = learner.encode(rows)
+    optimiser = torch.optim.AdamW(dense.parameters(), lr=1e-3, weight_decay=0.0)
+    for _ in range(3):
+        total, tokens = torch.zeros((), dtype=torch.float64), 0
+        for row in range(2):
+            batch = exact.encoder.batch(examples, [row])
+            logits = dense(input_ids=batch.input_ids_BT).logits[0].log_softmax(-1)[:-1]
+            labels = batch.labels_BT[0, 1:]
+            kept = labels != -100
+            total = total - logits[kept].gather(1, labels[kept][:, None]).sum()
+            tokens += int(kept.sum())
+        optimiser.zero_grad()
+        (total / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(dense.parameters(), 1.0)
+        optimiser.step()
+    with learner.merged() as module:
+        RELEARN.run(attacked(exact, module), config)
+        found = logits_of(module)
+    assert (found - before).abs().max() > 1e-2
+    # AdamW makes much of gradients near 0, whose sign is rounding.
+    assert (found - logits_of(dense)).abs().max() < 1e-3 * (found - before).abs().max()
+    assert torch.equal(logits_of(learner.module), before)
+    assert not any(p.requires_grad for n, p in learner.module.named_parameters() if "lora" not in n)
+
+
+def test_floor_and_ceiling_are_not_relearned() -> None:
+    plan = make_plan(study(attacks=["relearn", "quantise"]))
+    phases = {
+        (step.about["attack"], step.about.get("phase", "post_unlearn")) for step in plan.attacks
+    }
+    assert {phase for attack, phase in phases if attack.startswith("relearn")} == {"post_unlearn"}
+    assert len({phase for attack, phase in phases if attack.startswith("quantise")}) == 3
