@@ -216,7 +216,7 @@ class Attacked:
         """
         own = self._unlearned()
         rows = selection.unasked_others(self.samples, own.study)
-        draw = rng(own.study.seed, "relearn", own.unlearned, own.repetition)
+        draw = rng(own.study.seed, "attacker", own.unlearned, own.repetition)
         return self._some(rows.take(draw.permutation(len(rows))[:count]), "other samples unasked")
 
     def another_target(self) -> pa.Table:

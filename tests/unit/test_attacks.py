@@ -14,7 +14,9 @@ from transformers.pytorch_utils import Conv1D
 
 from distforget import cell, selection
 from distforget.attacks import Attacked, attacks, name_of
-from distforget.attacks.quantise import QuantiseConfig, quantise, rounded
+from distforget.attacks._layers import change
+from distforget.attacks.prune import PruneConfig, pruned
+from distforget.attacks.quantise import QuantiseConfig, rounded
 from distforget.attacks.relearn import ATTACK as RELEARN
 from distforget.attacks.relearn import RelearnConfig
 from distforget.errors import UsageError
@@ -60,7 +62,7 @@ def test_a_channel_of_zeros_stays() -> None:
 def test_embeddings_biases_and_the_output_layer_stay(llama: Setting) -> None:
     module = llama.with_adapters(llama.slots.config).module
     before = {name: weight.clone() for name, weight in module.state_dict().items()}
-    quantise(module, QuantiseConfig(bits=3))
+    change(module, lambda weight: rounded(weight, 3))
     for name, weight in module.state_dict().items():
         changed = "proj" in name and "lora" not in name
         assert torch.equal(weight, before[name]) != changed, name
@@ -69,13 +71,13 @@ def test_embeddings_biases_and_the_output_layer_stay(llama: Setting) -> None:
 def test_channels_of_gpt2_are_columns() -> None:
     layer = Conv1D(3, 5)
     expected = rounded(layer.weight.detach().T, 3).T
-    quantise(nn.Sequential(layer), QuantiseConfig(bits=3))
+    change(nn.Sequential(layer), lambda weight: rounded(weight, 3))
     assert torch.equal(layer.weight, expected)
 
 
 def test_a_layer_that_it_does_not_know_is_named() -> None:
     with pytest.raises(ValueError, match=r"but 0\.packed belongs to a Experts"):
-        quantise(nn.Sequential(Experts()), QuantiseConfig())
+        change(nn.Sequential(Experts()), lambda weight: weight)
 
 
 def test_a_merged_adapter_is_the_dense_model_and_leaves_nothing_behind(exact: Setting) -> None:
@@ -85,17 +87,41 @@ def test_a_merged_adapter_is_the_dense_model_and_leaves_nothing_behind(exact: Se
     expected = logits_of(exact.dense(exact.merged(exact.start)))
     with learner.merged() as module:
         torch.testing.assert_close(logits_of(module), expected, rtol=0, atol=1e-12)
-        quantise(module, QuantiseConfig(bits=2))
+        change(module, lambda weight: rounded(weight, 2))
         assert (logits_of(module) - expected).abs().max() > 0.1
     assert torch.equal(logits_of(learner.module), before)
     with suppress(KeyboardInterrupt), learner.merged() as module:
-        quantise(module, QuantiseConfig(bits=2))
+        change(module, lambda weight: rounded(weight, 2))
         raise KeyboardInterrupt
     assert torch.equal(logits_of(learner.module), before)
 
 
+@given(st.integers(2, 8), st.integers(1, 9), st.integers(0, 2**31))
+def test_each_group_of_weights_has_its_own_levels(bits: int, group: int, seed: int) -> None:
+    weight = torch.randn(3, 7, generator=torch.Generator().manual_seed(seed))
+    before = weight.clone()
+    expected = torch.cat([naive(part, bits) for part in weight.split(group, dim=1)], dim=1)
+    torch.testing.assert_close(rounded(weight, bits, group), expected)
+    assert torch.equal(weight, before)
+
+
+@given(st.integers(1, 99), st.integers(0, 2**31), st.sampled_from([(2, 10), (3, 2, 3, 3)]))
+def test_the_smallest_weights_of_each_channel_are_gone(
+    percent: int, seed: int, shape: tuple[int, ...]
+) -> None:
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    before = weight.clone()
+    found = pruned(weight, percent)
+    assert torch.equal(weight, before)
+    for old, new in zip(weight.flatten(1).tolist(), found.flatten(1).tolist(), strict=True):
+        order = sorted(range(len(old)), key=lambda place: abs(old[place]))
+        gone = set(order[: len(old) * percent // 100])
+        assert new == [0.0 if place in gone else value for place, value in enumerate(old)]
+
+
 def test_names_of_attacks_can_be_told_apart() -> None:
     names = [name_of(QuantiseConfig(bits=bits)) for bits in range(2, 9)]
+    names += [name_of(QuantiseConfig(group=32)), name_of(PruneConfig()), name_of(RelearnConfig())]
     assert len(set(names)) == len(names)
     assert "quantise" in attacks()
 

@@ -172,6 +172,13 @@ DECIDING: dict[str, Any] = {
     "placebo_targets": 1,
     "attacks.kind": None,  # test_what_depends_on_a_field_is_done_again_and_nothing_else
     "attacks.bits": None,  # likewise
+    # test_settings_of_attacks_change_keys:
+    "attacks.batch_size": None,
+    "attacks.group": None,
+    "attacks.learning_rate": None,
+    "attacks.on": None,
+    "attacks.percent": None,
+    "attacks.steps": None,
     "unlearn_targets": 1,
     "adapter.rank": 4,
     "adapter.alpha": 2.0,
@@ -248,6 +255,22 @@ def plan_of(content: dict[str, Any]) -> Plan:
 
 def test_each_field_of_a_study_is_on_one_side() -> None:
     assert fields(Study) == {*LABELS, *DECIDING}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        {"kind": "relearn", "on": "others"},
+        {"kind": "relearn", "steps": 3},
+        {"kind": "relearn", "learning_rate": 1e-3},
+        {"kind": "relearn", "batch_size": 2},
+        {"kind": "prune", "percent": 50},
+        {"kind": "quantise", "group": 32},
+    ],
+)
+def test_settings_of_attacks_change_keys(attack: dict[str, Any]) -> None:
+    default = keys({**CONTENT, "attacks": [attack["kind"]]})
+    assert set(keys({**CONTENT, "attacks": [attack]})) != set(default)
 
 
 def test_a_share_of_tokens_changes_keys() -> None:
