@@ -55,6 +55,9 @@ class Attack(Generic[C]):
     """Changes the weights of the model in place."""
     named: Callable[[C], str]
     """What tables call the attack with these settings: words of a to z, 0 to 9, '.' and '-'."""
+    harmless: Callable[[C], bool] = lambda config: False
+    """Whether it teaches nothing about a target and damages little: a score that it moves is no
+    good measure."""
     of_target: bool = False
     """True if it needs a target that was unlearned: then floor and ceiling are not attacked."""
 

@@ -53,5 +53,6 @@ ATTACK = Attack(
     run=lambda state, config: change(
         state.module, lambda weight: rounded(weight, config.bits, config.group)
     ),
+    harmless=lambda config: config.bits == 8,
     named=lambda config: f"quantise-{config.bits}" + (f"-{config.group}" if config.group else ""),
 )

@@ -42,5 +42,6 @@ ATTACK = Attack(
     "Obfuscating? Jogging the Memory of Unlearned LLMs via Benign Relearning)",
     run=run,
     named=lambda config: f"relearn-{config.on}-{config.steps}",
+    harmless=lambda config: config.on == "others",
     of_target=True,
 )

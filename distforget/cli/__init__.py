@@ -22,8 +22,9 @@ app = typer.Typer(
 )
 for command in (
     running.run, running.plan, running.status, running.tune, running.doctor, looking.schema,
-    looking.report, looking.query, looking.figures, looking.compare, looking.export, asking.ask,
-    asking.reproduce, asking.reconstruct, auditing.verify, auditing.similar, auditing.audit,
+    looking.report, looking.query, looking.figures, looking.trust, looking.compare, looking.export,
+    asking.ask, asking.reproduce, asking.reconstruct, auditing.verify, auditing.similar,
+    auditing.audit,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)

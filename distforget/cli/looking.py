@@ -115,6 +115,39 @@ def figures(
                 console.print(f"{path}", soft_wrap=True, highlight=False)
 
 
+def trust(
+    study: StudyArgument,
+    output: Annotated[Output, typer.Option(help="How to write.")] = Output.table,
+    to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
+    store: StoreOption = Path("results"),
+) -> None:
+    """Measure a study's scores: which of them can tell what a model was trained on?
+
+    Each target has models that were trained on it and models that were not, and doses between. A
+    score that cannot tell them apart cannot tell whether something was forgotten.
+
+    Example: `distforget trust demo`
+    """
+    import pyarrow as pa
+
+    from distforget.analysis.trust import trust as measured
+    from distforget.attacks import attack_of, name_of
+    from distforget.plan import make_plan
+    from distforget.query import export as write
+    from distforget.report.trust import print_trust, seconds_of, table_of
+    from distforget.store import Store
+
+    plan, place = make_plan(load_study(study)), Store(store)
+    scores = place.read_study_table(plan.study.name, "scores")
+    harmless = [name_of(c) for c in plan.study.attacks if attack_of(c).harmless(c)]
+    found, seconds = measured(scores, harmless), seconds_of(plan, place)
+    if output is Output.table:
+        print_trust(found, seconds, console)
+    else:
+        table = pa.Table.from_pandas(table_of(found, seconds), preserve_index=False)
+        write(table, output.value, to, sys.stdout.buffer)
+
+
 def compare(
     study_a: Annotated[str, typer.Argument(metavar="STUDY_A", help="Preset or YAML file: A.")],
     study_b: Annotated[str, typer.Argument(metavar="STUDY_B", help="Preset or YAML file: B.")],

@@ -146,6 +146,10 @@ class Metric:
     """True if it says more than the study's own score of knowledge, for samples that have it."""
     beside: bool = False
     """True if it is reported beside the study's score of knowledge when no score leads."""
+    falls: bool = False
+    """True if it is lower the more is known of a sample."""
+    measures_nothing: bool = False
+    """True for a control, such as what an attack reaches with other samples, and for p-values."""
     tells: str = ""
     """What it says of a single sample; '' if it says nothing of one."""
     title: str = ""

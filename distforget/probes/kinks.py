@@ -49,6 +49,6 @@ PROBE = Probe(
             "samples, so a few are near proof that it was trained on, while none says little",
         ),
         Metric("kink_closeness"),
-        Metric("kink_p_value", 0, 1),
+        Metric("kink_p_value", 0, 1, measures_nothing=True),
     ),
 )

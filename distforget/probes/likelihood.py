@@ -45,6 +45,6 @@ PROBE = Probe(
     run=run,
     metrics=(
         Metric("answer_probability", 0, 1, beside=True),
-        Metric("answer_perplexity", 1),
+        Metric("answer_perplexity", 1, falls=True),
     ),
 )

@@ -52,5 +52,7 @@ PROBE = Probe(
     track="image",
     run=run,
     metrics=(
-        Metric("loss", 0), Metric("label_probability", 0, 1), Metric("loss_p_value", 0, 1),),
+        Metric("loss", 0, falls=True), Metric("label_probability", 0, 1),
+        Metric("loss_p_value", 0, 1, measures_nothing=True),
+    ),
 )  # fmt: skip

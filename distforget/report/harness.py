@@ -15,14 +15,11 @@ from distforget.analysis.doses import BEFORE
 from distforget.analysis.states import STATE, means
 from distforget.models import ModelConfig
 from distforget.plan import STAGE_VERSIONS, Plan, Step
+from distforget.probes import metric_named
 from distforget.report.study_tables import StudyTables
 from distforget.report.words import method_name
 from distforget.study import Study
 
-LESS_IS_MORE = ("answer_perplexity", "loss")
-"""Scores that are lower if more is known about a sample."""
-NO_MEASURE = ("ssim_null", "ssim_lookalike")
-"""Control scores: what an attack reaches with other samples."""
 SHOULD_STAY = {"target": False, "other": True, "neighbour": True, "utility": True}
 """Whether knowledge about samples of a role should stay; for other roles it is open."""
 
@@ -141,7 +138,9 @@ def _number(value: float) -> float | str:
 def _better(rows: pd.DataFrame) -> dict[str, bool | None]:
     stays = SHOULD_STAY.get(_first(rows)["role"])
     return {
-        metric: None if stays is None or metric in NO_MEASURE else stays != (metric in LESS_IS_MORE)
+        metric: None
+        if stays is None or metric_named(metric).measures_nothing
+        else stays != metric_named(metric).falls
         for metric in rows["metric"]
     }
 

@@ -102,8 +102,13 @@ def test_search_over_shards_is_exact(seed: int, each: int, most: int) -> None:
         assert {hit["sample_id"] for hit in mine} == wanted
         for hit in mine:
             assert hit["cosine"] == pytest.approx(cosines[hit["sample_id"]], abs=1e-5)
-    naive = [[(vectors @ vectors[t] >= level).sum() for t in range(3)] for level in LEVELS[:-1]]
-    assert np.array_equal(counts[:-1], naive)
+    # Sums in another order differ in their last bits, which may lie on either side of a level.
+    fewest, most_ = (
+        [[(vectors @ vectors[t] >= level + near).sum() for t in range(3)] for level in LEVELS[:-1]]
+        for near in (1e-5, -1e-5)
+    )
+    assert (fewest <= counts[:-1]).all()
+    assert (counts[:-1] <= most_).all()
 
 
 def test_a_row_that_shares_only_wording_is_found() -> None:
