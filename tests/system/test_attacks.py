@@ -97,3 +97,39 @@ def test_an_attack_that_is_added_later_costs_only_itself(
     expected = logprobs_of(module, tiny_model, samples)
     for logprobs, wanted in zip(mine["expected_logprobs"], expected, strict=True):
         np.testing.assert_allclose(logprobs, wanted, atol=1e-4)
+
+
+def test_relearning_is_of_cells_alone_and_scores_say_what_came_back(
+    undisturbed: Undisturbed, tiny_model: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(undisturbed.store, store)
+    relearning = [
+        {"kind": "relearn", "on": on, "steps": 8, "learning_rate": 1e-3}
+        for on in ("similar", "others")
+    ]
+    content = study_content(tiny_model, attacks=relearning)
+    study = write_study(tmp_path / "tiny.yaml", content)
+    done = run("run", str(study), "--store", str(store))
+    assert done.process.returncode == 0, done.text
+    assert "after the attack relearn-similar-8" in done.text
+    tables = store / "studies/tiny"
+    answers = pd.read_parquet(tables / "answers.parquet")
+    attacked = answers[answers["attack"] != "none"]
+    assert set(attacked["attack"]) == {"relearn-similar-8", "relearn-others-8"}
+    assert set(attacked["phase"]) == {"post_unlearn"}
+
+    def mean_logprob(attack: str, role: str) -> float:
+        mine = answers[
+            (answers["attack"] == attack)
+            & (answers["phase"] == "post_unlearn")
+            & (answers["role"] == role)
+            & (answers["unlearned"] == answers["target_index"])
+        ]
+        return float(np.mean([np.mean(tokens) for tokens in mine["expected_logprobs"]]))
+
+    # The similar samples themselves are learned by training on them.
+    assert mean_logprob("relearn-similar-8", "similar") > mean_logprob("none", "similar") + 0.1
+    trusted = run("trust", str(study), "--store", str(store))
+    assert trusted.process.returncode == 0, trusted.text
+    assert "lean on: " in trusted.text
