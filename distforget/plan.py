@@ -13,12 +13,13 @@ from distforget import methods
 from distforget.attacks import attack_of, name_of
 from distforget.data import key_of_data
 from distforget.errors import UsageError
+from distforget.method_choice import PLACEBO
 from distforget.models import ADAPTER_CONFIG, ModelConfig
 from distforget.origins import architecture, origin
 from distforget.parts import key_of
 from distforget.probes import probe_of
 from distforget.similarity import similarity_of
-from distforget.study import PLACEBO, Study
+from distforget.study import Study
 
 STAGE_VERSIONS = {
     "embeddings": 1,

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from distforget import methods, schemas
 from distforget.attacks import UNATTACKED
+from distforget.method_choice import LOW, PLACEBO
 from distforget.metrics import CHOICE_ACCURACY, UNICODE
 from distforget.probes import metric_named
-from distforget.study import LOW, PLACEBO
 
 Expected = Literal["negative", "positive", "zero"]
 Quantity = Literal[

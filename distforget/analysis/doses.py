@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from distforget.analysis.comparisons import own_targets, score_range
 from distforget.analysis.intervals import infer
-from distforget.study import PLACEBO
+from distforget.method_choice import PLACEBO
 
 BEFORE = {"pre_finetune": "before fine-tuning", "pre_unlearn": "before unlearning"}
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from distforget.analysis.comparisons import knowledge_metrics
 from distforget.analysis.states import unattacked
 from distforget.auditing import ALONE, ENHANCED, GROUP, TOGETHER, Request
-from distforget.study import PLACEBO, Study
+from distforget.method_choice import PLACEBO
+from distforget.study import Study
 
 KNOWN, TRACES = 0.5, 0.25
 """Knowledge from which a sample is known, and below which it is not. 0 is what the base model

@@ -230,11 +230,11 @@ def audit(
     from distforget.disk import write_lines
     from distforget.finding.images import Images
     from distforget.loading import write_study
+    from distforget.method_choice import MethodChoice
     from distforget.methods import resolve
     from distforget.origins import origin
     from distforget.report.requests import print_requests, write_requests
     from distforget.report.similar import pairs, print_similar, write_similar
-    from distforget.study import MethodChoice
 
     folder = placement.store / "studies" / checked_name(name)
     if Images.are_in(train_data):

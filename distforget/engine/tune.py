@@ -18,11 +18,12 @@ from distforget.engine.cluster import connected
 from distforget.engine.listening import Listener
 from distforget.engine.run import is_complete, run
 from distforget.errors import UsageError
+from distforget.method_choice import MethodChoice, Scalar
 from distforget.methods import ResolvedMethod, resolve
 from distforget.methods.base import Search
 from distforget.placement import Placement
 from distforget.plan import Plan, make_plan
-from distforget.study import MethodChoice, Scalar, Study
+from distforget.study import Study
 
 ROUND = 4
 """Proposals that are made before the first of them is answered."""

@@ -24,11 +24,12 @@ from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.engine.rows import cell_identity, identity, trained, write
 from distforget.engine.states import ADAPTER, WEIGHTS, Device, Outcome, State
+from distforget.method_choice import PLACEBO, MethodChoice
 from distforget.methods import ResolvedMethod, given, resolve
 from distforget.plan import Step, cell_name
 from distforget.probes import Evidence
 from distforget.store import Store
-from distforget.study import PLACEBO, MethodChoice, Study
+from distforget.study import Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from distforget.errors import UsageError
+from distforget.method_choice import EnhancedConfig, MethodChoice
 from distforget.methods.base import Method, MethodConfig, Terms
-from distforget.study import EnhancedConfig, MethodChoice
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from distforget.analysis.comparisons import Experiment, own_targets
+from distforget.method_choice import PLACEBO
 from distforget.metrics import CHOICE_ACCURACY
 from distforget.report.figure_style import (
     QUANTITIES,
@@ -32,7 +33,6 @@ from distforget.report.figure_style import (
 )
 from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
 from distforget.report.words import method_name
-from distforget.study import PLACEBO
 
 
 def differences_by_target(

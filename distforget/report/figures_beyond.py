@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from distforget.analysis.comparisons import Experiment, kind_of, other_side, own_targets
 from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.verdicts import Verdict, Word
+from distforget.method_choice import PLACEBO
 from distforget.report.figure_style import (
     PLACEBO_BAND,
     STATES,
@@ -25,7 +26,6 @@ from distforget.report.figure_style import (
 )
 from distforget.report.study_tables import CELL, NothingToShowError, StudyTables
 from distforget.report.words import claim_of, interval, method_name
-from distforget.study import PLACEBO
 
 WORDS: dict[Word, tuple[str, bool]] = {
     "supported": ("o", True),

@@ -13,9 +13,10 @@ from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.evidence import evidence, meanings, shown
 from distforget.analysis.separation import separation
 from distforget.analysis.verdicts import Damage, damages
+from distforget.method_choice import PLACEBO
 from distforget.metrics import CHOICE_ACCURACY
 from distforget.report.words import interval, method_name
-from distforget.study import PLACEBO, Study
+from distforget.study import Study
 
 KEPT = ("answer_probability", "answer_perplexity", "label_probability", CHOICE_ACCURACY)
 """Scores that the table of damage shows beside those of knowledge."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from distforget.method_choice import EnhancedConfig
 from distforget.methods.base import Terms
 from distforget.probes import Evidence
-from distforget.study import EnhancedConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

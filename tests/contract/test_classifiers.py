@@ -16,8 +16,9 @@ from skimage.metrics import structural_similarity
 
 from distforget import cell, methods, selection
 from distforget.data import ImageData
+from distforget.method_choice import MethodChoice
 from distforget.sources._pool import make_pool
-from distforget.study import MethodChoice, Study
+from distforget.study import Study
 from distforget.tracks import completed, image, track
 from distforget.tracks.base import RetainBatches
 from distforget.tracks.image.learner import ImageLearner

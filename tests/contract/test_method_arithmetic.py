@@ -14,9 +14,9 @@ from torch import Tensor
 
 from distforget import methods
 from distforget.errors import UsageError
+from distforget.method_choice import EnhancedConfig, MethodChoice
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import RandomAnswerConfig
-from distforget.study import EnhancedConfig, MethodChoice
 
 NAMES = [name for name in methods.names() if name != "retrain"]
 """Methods that take unlearning steps."""

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from distforget import cell, schemas, selection
 from distforget.errors import UsageError
+from distforget.method_choice import EnhancedConfig
 from distforget.methods import ResolvedMethod
 from distforget.methods.base import Method, MethodConfig, Terms
 from distforget.models import PromptConfig
-from distforget.study import EnhancedConfig, Study
+from distforget.study import Study
 from distforget.tracks.base import RetainBatches, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from distforget.loading import load_study
+from distforget.method_choice import MethodChoice
 from distforget.methods import resolve
-from distforget.study import MethodChoice
 from tests.conftest import study_content, write_study
 from tests.running import run
 

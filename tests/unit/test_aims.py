@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from distforget.analysis.aims import aims, front
 from distforget.engine.tune import search_space
+from distforget.method_choice import MethodChoice
 from distforget.methods import resolve
-from distforget.study import MethodChoice
 from tests.unit.test_analysis import METRIC, ROWS, TARGETS, Row, table
 
 STATE = {"model": "m1", "dose": 3, "seed": 1, "method": "TV"}

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from distforget import cell, cell_batch, methods
 from distforget.cell import Cell
+from distforget.method_choice import MethodChoice
 from distforget.methods import ResolvedMethod
-from distforget.study import MethodChoice
 from distforget.tracks.text.learner import TextLearner
 from tests.adapted import ARCHITECTURES, CONFIG, SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import SIMILAR, samples, study

@@ -30,6 +30,7 @@ FLOORS = (
         "distforget.probes",
         "distforget.attacks",
         "distforget.data",
+        "distforget.method_choice",
         "distforget.study",
         "distforget.placement",
     ),

@@ -10,8 +10,9 @@ import torch
 
 from distforget import schemas
 from distforget.errors import UsageError
+from distforget.method_choice import EnhancedConfig
 from distforget.models import PromptConfig
-from distforget.study import EnhancedConfig, VerifyConfig
+from distforget.study import VerifyConfig
 from distforget.tracks.base import Noise, terms_of_one
 from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner

@@ -25,8 +25,8 @@ from distforget.auditing import (
 )
 from distforget.cli.auditing import settings_of
 from distforget.errors import UsageError
+from distforget.method_choice import PLACEBO
 from distforget.report.requests import forget_list, page, print_requests, table, write_requests
-from distforget.study import PLACEBO
 
 KM = "rougeL_recall"
 

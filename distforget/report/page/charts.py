@@ -12,11 +12,11 @@ import altair as alt
 import pandas as pd
 
 from distforget.analysis.doses import BEFORE, by_target, dose_response
+from distforget.method_choice import PLACEBO
 from distforget.report.figure_style import method_style
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
 from distforget.report.words import method_name
-from distforget.study import PLACEBO
 
 Chart = alt.LayerChart | alt.FacetChart
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 from distforget.analysis.comparisons import other_side
 from distforget.analysis.verdicts import Verdict
 from distforget.attacks import UNATTACKED
+from distforget.method_choice import PLACEBO
 from distforget.plan import Plan
 from distforget.report.page import explorer, sentences
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
 from distforget.report.tables import tables_of
 from distforget.report.words import after, claim_of, method_name
-from distforget.study import PLACEBO
 
 
 def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
