@@ -131,7 +131,7 @@ class Images:
         """Place, class and pixels [H, W, C] of each image."""
         path = Path(self.path).expanduser()
         root = self.root or path
-        for file in _files(path):
+        for file in _files(path, whole=self.root is None):
             if file.suffix == ".npz":
                 yield from _of_npz(file)
             else:
@@ -140,14 +140,15 @@ class Images:
                 yield place, label, read_file(file)
 
 
-def _files(path: Path) -> list[Path]:
-    """The files of images: a .npz file; or those in a folder, and in its sub-folders."""
+def _files(path: Path, whole: bool = True) -> list[Path]:
+    """The files of images: a .npz file; or those in a folder and, if `whole`, its sub-folders."""
     if path.is_file():
         return [path] if path.suffix == ".npz" else []
     if not path.is_dir():
         return []
     seen = [p for p in path.iterdir() if not p.name.startswith(".")]
-    inside = [p for s in seen if s.is_dir() for p in s.iterdir() if not p.name.startswith(".")]
+    folders = [p for p in seen if whole and p.is_dir()]
+    inside = [p for folder in folders for p in folder.iterdir() if not p.name.startswith(".")]
     return sorted(p for p in [*seen, *inside] if p.suffix.lower() in (".npz", *SUFFIXES))
 
 

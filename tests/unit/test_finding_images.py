@@ -51,6 +51,11 @@ def test_a_file_and_a_folder_hold_the_same_images(tmp_path: Path) -> None:
     cats, dogs = (only(part) for part in of_folder.parts())
     assert cats["place"].to_pylist() == ["cat/1.png", "cat/3.png", "cat/5.png"]
     assert set(dogs["label"].to_pylist()) == {"dog"}
+    Image.fromarray(pixels[0]).save(tmp_path / "f" / "loose.png")
+    parts = [only(part)["place"].to_pylist() for part in of_folder.parts()]
+    assert sorted(place for part in parts for place in part) == sorted(
+        [*(f"{'cat' if n % 2 else 'dog'}/{n}.png" for n in range(6)), "loose.png"]
+    )
     assert cats["pixels"].to_pylist() == only(of_file)["pixels"].to_pylist()[1::2]
 
 
