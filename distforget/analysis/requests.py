@@ -178,11 +178,12 @@ def _answer(
     before = found.of("", 0, target)
     verdict = _verdict(before, after[ALONE], kept)
     left = after
+    possible = [v for v in variants if v == ALONE or v in ranks_of]
     if verdict == "told":
         telling = [n for n in similar.values() if found.of(ALONE, number, n) >= KNOWN]
         left = {v: _mean(found.of(v, number, one) for one in telling) for v in variants}
+        possible = [v for v in possible if after[v] < TRACES]  # the target stays forgotten
     damage = {v: _damage(found, v, number, others) for v in variants}
-    possible = [v for v in variants if v == ALONE or v in ranks_of]
     possible = [v for v in possible if damage[v] >= damage[ALONE] - TOLERATED]
     best = min(possible, key=lambda variant: left[variant])
     effect = left[ALONE] - left[best]

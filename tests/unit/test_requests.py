@@ -179,6 +179,11 @@ def test_if_only_all_together_lower_it_all_are_recommended() -> None:
     assert sorted(kept.row["sample_id"] for kept in found.recommended) == [1, 2]
 
 
+def test_a_way_that_brings_the_target_back_silences_nothing() -> None:
+    found = findings(1.0, {ALONE: 0.1, TOGETHER: 0.6}, [0.9, 0.2], [1, 1])
+    assert (found.verdict, found.best, found.recommended) == ("told", ALONE, [])
+
+
 def test_what_chance_does_too_is_no_effect() -> None:
     found = findings(1.0, {ALONE: 0.8, TOGETHER: 0.6}, [0.9], [1], noise=0.3)
     assert (found.recommended, found.best) == ([], ALONE)
