@@ -187,7 +187,10 @@ class _Maker:
             self._add(model)
         states = (*self.asks, *self.cells)
         attacks = [attack for state in states for attack in _attacks(state, study)]
-        probes = [probe for state in (*states, *attacks) for probe in _probes(state, study)]
+        contents = {config.kind: probe_of(config).content(config) for config in study.probes}
+        probes = [
+            probe for state in (*states, *attacks) for probe in _probes(state, study, contents)
+        ]
         groups = (
             self.models, self.finetunes, self.references, self.asks, self.cells, attacks, probes,
         )  # fmt: skip
@@ -343,8 +346,12 @@ def _attacks(state: Step, study: Study) -> Iterator[Step]:
         )
 
 
-def _probes(state: Step, study: Study) -> Iterator[Step]:
-    """One step for each probe of a state: a probe that is added later costs only itself."""
+def _probes(state: Step, study: Study, contents: Mapping[str, object]) -> Iterator[Step]:
+    """One step for each probe of a state: a probe that is added later costs only itself.
+
+    Args:
+        contents: what identifies the files of each probe.
+    """
     of_images = {
         "seed": study.seed,
         "repetition": state.about.get("seed", 0),
@@ -354,7 +361,12 @@ def _probes(state: Step, study: Study) -> Iterator[Step]:
     for config in study.probes:
         yield Step(
             "probe",
-            {"track": study.track, **of_images, **key_of(config, probe_of(config).version)},
+            {
+                "track": study.track,
+                **of_images,
+                "content": contents[config.kind],
+                **key_of(config, probe_of(config).version),
+            },
             {"state": state},
             {**state.about, "probe": config.kind},
         )

@@ -119,7 +119,11 @@ class Study(Frozen):
             return value
         track = track_of(value.get("data", {}))
         fit: dict[str, object] = {"fit": {}} if track == "image" else {}
-        of_track = [kind for kind, probe in every_probe().items() if probe.track == track]
+        of_track = [
+            kind
+            for kind, probe in every_probe().items()
+            if probe.track == track and probe.by_default
+        ]
         return {"probes": of_track, **fit, **value}
 
     @model_validator(mode="after")

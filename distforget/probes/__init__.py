@@ -187,6 +187,10 @@ class Probe(Generic[C]):
     """The names of the scores that a configuration writes; None if it writes all."""
     tables: tuple[str, ...] = ()
     """Names of the tables that it writes beside `scores`."""
+    content: Callable[[C], object] = lambda config: None
+    """Identifies files that have the same configuration, e.g. of a model that judges."""
+    by_default: bool = True
+    """Whether a study that names no probes has it."""
     knowledge: str = ""
     """The metric that says what a model knows, if a study names none; '' if it has no such one."""
     questions: Questions[C] | None = None

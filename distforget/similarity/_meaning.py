@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from distforget.contents import path_digests
-from distforget.errors import UsageError
 from distforget.finding.embedders import EmbedderConfig, Encode, open_embedder, origin
+from distforget.finding.entailment import Pair, entailment_content, open_entailment
 from distforget.frozen import Frozen
 
 FIELD = "data.similar.meaning"
-PAIRS_PER_BATCH = 32
 
-Pair = tuple[str, str]
-"""An original and a restatement of it."""
 Meaning = Callable[[Sequence[Pair]], list[str]]
-"""Says of each pair why the restatement does not mean the same; '' if it does."""
+"""Says of each original and restatement why the latter does not mean the same; '' if it does."""
 
 
 class MeaningConfig(Frozen):
@@ -53,13 +48,8 @@ def content(config: MeaningConfig) -> dict[str, Any]:
     """
     return {
         "embedder": origin(config.embedder, f"{FIELD}.embedder.path"),
-        "entailment": _entailment_content(config.entailment),
+        "entailment": entailment_content(config.entailment, f"{FIELD}.entailment"),
     }
-
-
-def _entailment_content(path: str) -> object:
-    local = path.startswith((".", "/", "~")) or Path(path).is_dir()
-    return path_digests(path, f"{FIELD}.entailment") if local else path
 
 
 def open_meaning(config: MeaningConfig) -> Meaning:
@@ -69,7 +59,8 @@ def open_meaning(config: MeaningConfig) -> Meaning:
         UsageError: one cannot be loaded; says what to set.
     """
     encode = open_embedder(config.embedder, "cpu", f"{FIELD}.embedder.path")
-    entailed = _open_entailment(config.entailment) if config.entailment else None
+    judge, field = config.entailment, f"{FIELD}.entailment"
+    entailed = open_entailment(judge, field) if judge else None
 
     def judged(pairs: Sequence[Pair]) -> list[str]:
         reasons = [
@@ -96,39 +87,3 @@ def _cosines(encode: Encode, pairs: Sequence[Pair]) -> list[float]:
         return []
     vectors = dict(zip(texts, encode(texts), strict=True))
     return [float(np.clip(vectors[old] @ vectors[new], -1, 1)) for old, new in pairs]
-
-
-def _open_entailment(path: str) -> Callable[[Sequence[Pair]], list[float]]:
-    """A function from pairs to the probability that the first entails the second."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForSequenceClassification.from_pretrained(path, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{FIELD}.entailment: cannot load {path} ({type(error).__name__}); give a folder "
-            "written by save_pretrained, or set HF_ENDPOINT, HF_TOKEN or HF_HOME for the hub"
-        ) from error
-    labels = {str(name).lower(): int(n) for n, name in model.config.id2label.items()}
-    if "entailment" not in labels:
-        raise UsageError(
-            f"{FIELD}.entailment: {path} has the labels {', '.join(labels)}, none is entailment; "
-            "give a model that was trained on natural language inference"
-        )
-
-    def entailed(pairs: Sequence[Pair]) -> list[float]:
-        chances: list[float] = []
-        for start in range(0, len(pairs), PAIRS_PER_BATCH):
-            batch = pairs[start : start + PAIRS_PER_BATCH]
-            inputs = tokenizer(
-                [first for first, _ in batch], [second for _, second in batch],
-                padding=True, truncation=True, return_tensors="pt",
-            )  # fmt: skip
-            with torch.inference_mode():
-                logits = model(**inputs).logits.float()
-            chances += logits.softmax(-1)[:, labels["entailment"]].tolist()
-        return chances
-
-    return entailed

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+from transformers import BertForSequenceClassification, BertTokenizerFast
 
 from distforget.errors import UsageError
-from distforget.similarity._meaning import MeaningConfig, Pair, content, open_meaning
+from distforget.finding.entailment import Pair
+from distforget.similarity._meaning import MeaningConfig, content, open_meaning
 from distforget.similarity._standardise import Completion, Target, standardise
+from tests.judging import chance_of, write_judge
 
 ORIGINAL = "The library lends films to members for one week."
 SAME = "Members may borrow films from the library for one week."
@@ -38,29 +39,11 @@ def test_a_rewrite_says_which_part_lost_its_meaning_and_is_no_duplicate_of_other
 
 @pytest.fixture(scope="module")
 def judge_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nli")
-    words = sorted({w.strip(".").lower() for pair in PAIRS for text in pair for w in text.split()})
-    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", *words]))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=5 + len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=32, initializer_range=1.0,
-        id2label={0: "CONTRADICTION", 1: "NEUTRAL", 2: "ENTAILMENT"},
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
-    return folder
+    return write_judge(tmp_path_factory.mktemp("nli"), [text for pair in PAIRS for text in pair])
 
 
 def test_entailment_must_hold_both_ways(judge_folder: Path) -> None:
-    model = BertForSequenceClassification.from_pretrained(judge_folder)
-    tokenizer = BertTokenizerFast.from_pretrained(judge_folder)
-
-    def chance(first: str, second: str) -> float:
-        with torch.inference_mode():
-            logits = model(**tokenizer(first, second, return_tensors="pt")).logits
-        return float(logits.softmax(-1)[0, 2])
-
+    chance = chance_of(judge_folder)
     weaker = [min(chance(a, b), chance(b, a)) for a, b in PAIRS]
     low, middle, _ = sorted(weaker)
     config = MeaningConfig(least=-1, entailment=str(judge_folder), entails=(low + middle) / 2)

@@ -33,6 +33,7 @@ MORE_THAN_A_PART = {
     "biographies": "what draws of people and restatements are about",
     "torchvision": "a package that `doctor` looks for",
     "choices": "a column of `samples`",
+    "entailment": "a label of models",
     "facts": "a column of `samples`",
     "kinks": "a score",
     "loss": "a score, and a column of `training`",
