@@ -43,8 +43,8 @@ _judge = lru_cache(maxsize=1)(open_entailment)
 PROBE = Probe(
     config=EntailmentConfig,
     version=1,
-    source="entailment of the true answer by the model's answer (Yuan et al. 2025, A Closer Look at "
-    "Machine Unlearning for Large Language Models), by a model that is given",
+    source="entailment of the true answer by the model's, as a given model sees it (Yuan et al. "
+    "2025, A Closer Look at Machine Unlearning for Large Language Models)",
     track="text",
     run=run,
     metrics=(Metric("entailment", 0, 1),),
