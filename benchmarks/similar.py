@@ -1,10 +1,11 @@
 """Paraphrases planted among other rows: how many `distforget similar` finds, and what it costs.
 
-    python benchmarks/similar.py [--rows 100000] [--distractors docstrings|people]
+    python benchmarks/similar.py [--rows 100000] [--distractors docstrings|people|short]
 
 `planted.jsonl` holds 20 requests with four paraphrases each, written by hand: words swapped, parts
 reordered, rewritten, translated or abbreviated. Distractors are the docstrings of the installed
-Python packages (real English, each once), or questions and answers about made-up people, all alike.
+Python packages (real English, each once), or questions and answers about made-up people, all alike,
+or short ones about made-up places.
 A distractor that is found is a false find. The second search has the other half of the requests, on
 the embeddings that were kept.
 """
@@ -59,10 +60,19 @@ def people(rows: int) -> Iterator[tuple[str, str]]:
             yield from zip(table["question"].to_pylist(), table["answer"].to_pylist(), strict=True)
 
 
+def short() -> Iterator[tuple[str, str]]:
+    """Questions and answers of a few words about made-up places, without end."""
+    draw, syllables = random.Random(0), ("ka", "lo", "mi", "ren", "tu", "vas", "der", "nor")
+    asked = ("How far is it to {}?", "Who founded {}?", "Which river runs through {}?")
+    while True:
+        place, other = ("".join(draw.choices(syllables, k=3)).title() for _ in range(2))
+        yield draw.choice(asked).format(place), f"{other}, {draw.randrange(1000)}."
+
+
 def write(path: Path, rows: int, kind: str) -> dict[int, dict[str, Any]]:
     """Write training data; returns what was planted, by row."""
     planted = [json.loads(line) for line in PLANTED.read_text("utf-8").splitlines()]
-    source = docstrings() if kind == "docstrings" else people(rows)
+    source = {"docstrings": docstrings, "people": lambda: people(rows), "short": short}[kind]()
     places = random.Random(0).sample(range(rows + len(planted)), len(planted))
     where = dict(zip(places, planted, strict=True))
     with path.open("w", encoding="utf-8") as file:
@@ -80,7 +90,9 @@ def main() -> None:
     """Measure and print."""
     made = parser(__doc__ or "")
     made.add_argument("--rows", type=int, default=100_000)
-    made.add_argument("--distractors", choices=("docstrings", "people"), default="docstrings")
+    made.add_argument(
+        "--distractors", choices=("docstrings", "people", "short"), default="docstrings"
+    )
     made.add_argument("--dtype", default="float32")
     made.add_argument("--by-chance", type=float, default=0.5)
     made.add_argument("--scratch", type=Path, help="folder to be kept; else a temporary one")
