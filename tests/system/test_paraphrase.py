@@ -54,7 +54,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != f"Bearer {KEY}":
             return self.reply(401, b"{}")
         time.sleep(self.server.slow)
-        added = hashlib.sha256(str(number).encode()).hexdigest()
+        drawn = hashlib.sha256(str(number).encode()).digest()
+        added = "".join(chr(97 + byte % 26) for byte in drawn)
         said = f"{text[:-1]}, {added[:12]} {added[12:24]}{text[-1]}"
         good = {"choices": [{"message": {"content": said}, "finish_reason": "stop"}]}
         match fault:
