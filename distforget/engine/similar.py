@@ -105,7 +105,7 @@ def find(
             for cosines, seconds in zip(cosine_RT.T, second_RT.T, strict=True)
         ]
         share = wish.by_chance / 2 / rows
-        cuts = [(wish.cut or c.cut(share), s.cut(share)) for c, s in chances]
+        cuts = [(wish.cut or c.cut(share), max(kind.least, s.cut(share))) for c, s in chances]
         cuts_T2 = np.asarray(cuts, np.float32)
         # One more than is wanted by each: the target itself is found, too.
         query = Query(asked, kind.measure, cuts_T2, wish.most + 1)

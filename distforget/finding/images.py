@@ -223,6 +223,7 @@ IMAGES = Kind(
     found="similar_images",
     own=OWN,
     second="ssim",
+    least=0.3,
     compared=("height", "width", "channels", "pixels"),
     measure=_ssim,
     same=lambda row: (row["height"], row["width"], row["pixels"]),

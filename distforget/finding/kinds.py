@@ -30,6 +30,8 @@ class Kind:
     """Columns of a row that are its own, beside its number."""
     second: str
     """The measure beside the cosine of the embeddings, a column of `found`."""
+    least: float
+    """Below it the second measure says nothing, however rare it is."""
     compared: tuple[str, ...]
     """Columns of `embedded` that it needs."""
     measure: Callable[[pa.Table, pa.Table], Floats]

@@ -168,6 +168,7 @@ TEXTS = Kind(
     found="similar",
     own=OWN,
     second="overlap",
+    least=0.2,
     compared=("ngrams",),
     measure=_overlap,
     same=_same,

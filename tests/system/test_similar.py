@@ -164,3 +164,17 @@ def test_a_bad_option_is_one_clear_line(place: Path, more: tuple[str, ...], said
     assert result.process.returncode == 2
     assert said in result.text
     assert "Traceback" not in result.text
+
+
+def test_a_little_wording_in_common_is_no_similarity(tmp_path: Path) -> None:
+    """Among rows that share nothing with a request, a few letters in common are rare."""
+    rows = [{"question": f"{n:x}zz", "answer": f"{n * n:x}qq"} for n in range(300)]
+    rows += [{"question": "zz the", "answer": "qq"}]
+    asked = {"question": "Who keeps the keys of the old mill?", "answer": "The widow Marten."}
+    write(tmp_path / "train.jsonl", [*rows, asked])
+    write(tmp_path / "forget.jsonl", [as_target({**asked, "target": 1})])
+    done = run_in(tmp_path, tmp_path / "store")
+    assert done.process.returncode == 0, done.text
+    found = pd.read_parquet(tmp_path / "store" / "similar" / "similar" / "similar.parquet")
+    assert (found["overlap"].ge(0.2) | found["cosine"].ge(0.3)).all()
+    assert found["copy"].any()
