@@ -73,7 +73,8 @@ def study_of(
                 "targets": found.targets,
                 "neighbours": found.neighbours,
                 "others": min(found.others, OTHERS),
-                "similar": {"per_target": found.similar},
+                # Targets may have as many as they have, some of them none.
+                "similar": {"per_target": found.similar, "too_few": "fewer"},
             },
             "models": [model],
             "dtype": dtype,

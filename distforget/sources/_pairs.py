@@ -67,7 +67,7 @@ class Sizes:
 
     targets: int
     similar: int
-    """Similar samples that every target has at least."""
+    """Similar samples that a target has at most."""
     neighbours: int
     """Neighbours that the data names for every target at least."""
     others: int
@@ -92,10 +92,10 @@ def sizes(
             f"{where}: no row has the role 'target'; give it to what is to be forgotten"
         )
 
-    def least(role: str) -> int:
-        return min(sum(t.role == role for t in found.families.get(name, [])) for name in names)
+    def counts(role: str) -> list[int]:
+        return [sum(t.role == role for t in found.families.get(name, [])) for name in names]
 
-    return Sizes(len(names), least("similar"), least("neighbour"), found.others)
+    return Sizes(len(names), max(counts("similar")), min(counts("neighbour")), found.others)
 
 
 def read(

@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from distforget.loading import load_study
+from distforget.verifying import study_of
 from tests.running import run
 
 PLACES = ("Bern", "Oslo", "Rome")
@@ -123,6 +124,16 @@ def test_two_checkpoints_are_verified(made: Path, tiny_model: Path, tmp_path: Pa
         before = mine[mine["phase"] == row["quantity"].removeprefix("post-")]["km"].mean()
         assert row["left"] == pytest.approx(after)
         assert row["right"] == pytest.approx(before)
+
+
+def test_a_target_without_similar_samples_does_not_hide_those_of_others(tmp_path: Path) -> None:
+    some = [r for r in rows() if r["role"] != "similar" or r["target_id"] != PLACES[0]]
+    path = tmp_path / "some.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in some))
+    study, found = study_of(path, "a/before", "a/after")
+    assert (found.targets, found.similar) == (3, 2)
+    assert (study.data.similar.per_target, study.verify.similar) == (2, 2)
+    assert getattr(study.data.similar, "too_few") == "fewer"  # noqa: B009 # of this kind alone
 
 
 def test_forgotten_and_kept_rows_may_lie_in_two_files(made: Path, tmp_path: Path) -> None:
