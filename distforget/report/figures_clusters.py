@@ -75,8 +75,10 @@ def neighbourhood(tables: StudyTables) -> Figure:
     near.set_xlim(place[target, 0] - reach, place[target, 0] + reach)
     near.set_ylim(place[target, 1] - reach, place[target, 1] + reach)
     _region(near, border)
-    corner = (float(place[target, 0] - reach), float(place[target, 1] - reach))
-    whole.indicate_inset((*corner, 2 * reach, 2 * reach), edgecolor="black")
+    limits_22 = np.array([whole.get_xlim(), whole.get_ylim()])
+    low_2 = np.maximum(place[target] - reach, limits_22[:, 0])
+    high_2 = np.minimum(place[target] + reach, limits_22[:, 1])
+    whole.indicate_inset((*low_2.tolist(), *(high_2 - low_2).tolist()), edgecolor="black")
     legend = {"target": triangle, "its similar samples": circles}
     caption = (
         f"Two classes of the data and the border between them (logistic regression), on the two "
