@@ -84,8 +84,8 @@ def find(
     Raises:
         UsageError: data, forget list or embedder are bad.
     """
-    kind, targets = data.kind, forget.targets()
     data.check_fits(forget)
+    kind, targets = data.kind, forget.targets()
     step = embedding_step(data, wish.embedder, "--embedder")
     asked = kind.open(wish.embedder, "cpu")(rows_of(targets, kind))
     store = Store(placement.store.resolve())

@@ -50,7 +50,10 @@ def open_features(config: EmbedderConfig, device: str) -> Features:
         return _centred
     if config.path == "resnet50":
         return partial(_resnet_features, _resnet(device), device)
-    return partial(_classifier_features, Path(config.path).expanduser(), device)
+    from distforget.imaging.models import load
+
+    folder = Path(config.path).expanduser()
+    return partial(_classifier_features, load(folder).to(device), folder, device)
 
 
 def _centred(pixels_NHWC: Pixels) -> Floats:
@@ -60,13 +63,12 @@ def _centred(pixels_NHWC: Pixels) -> Floats:
     return centred
 
 
-def _classifier_features(folder: Path, device: str, pixels_NHWC: Pixels) -> Floats:
+def _classifier_features(model: Any, folder: Path, device: str, pixels_NHWC: Pixels) -> Floats:
     """What the last layer of a classifier takes."""
     import torch
 
-    from distforget.imaging.models import MLP, load
+    from distforget.imaging.models import MLP
 
-    model = load(folder).to(device)
     shape = tuple(np.roll(pixels_NHWC.shape[1:], 1).tolist())
     if shape != model.config.image_shape:
         raise UsageError(
@@ -75,10 +77,11 @@ def _classifier_features(folder: Path, device: str, pixels_NHWC: Pixels) -> Floa
         )
     last = model.layers[-1] if isinstance(model, MLP) else model.output
     found = []
-    last.register_forward_pre_hook(lambda layer, given: found.append(given[0].float().cpu()))
+    hook = last.register_forward_pre_hook(lambda layer, given: found.append(given[0].float().cpu()))
     with torch.inference_mode():
         images = torch.from_numpy(pixels_NHWC.copy()).permute(0, 3, 1, 2).to(device) / 255
         model(images.to(next(model.parameters()).dtype))
+    hook.remove()
     vectors: Floats = found[0].numpy()
     return vectors
 

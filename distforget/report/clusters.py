@@ -182,8 +182,7 @@ def _text_features(texts: Sequence[str]) -> tuple[Floats, str]:
 def _image_features(rows: pd.DataFrame) -> tuple[Floats, str]:
     pictures = [pixels_of(row) for row in rows.to_dict("records")]
     if has_resnet():
-        whole = np.stack([np.repeat(picture, 3 // picture.shape[2], 2) for picture in pictures])
-        features = open_features(EmbedderConfig(path="resnet50"), "cpu")(whole)
+        features = open_features(EmbedderConfig(path="resnet50"), "cpu")(np.stack(pictures))
         return features.astype(np.float64), "features of ResNet-50"
     flat = np.stack([picture.ravel() for picture in pictures]).astype(np.float64) / 255
     return flat, "pixels (ResNet-50's weights are not in torch's cache)"

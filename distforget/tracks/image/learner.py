@@ -218,7 +218,8 @@ class ImageEvidence:
         logits, labels = self.learner.logits(
             self.learner.encode(self.samples), range(len(self.samples))
         )
-        return [tokens_of(row_T4.numpy()) for row_T4 in losses.token_statistics(logits, labels)]
+        found = losses.token_statistics(logits, labels)
+        return [tokens_of(row_T4.cpu().numpy()) for row_T4 in found]
 
     def images(self, samples: pa.Table) -> Labelled:
         """See `probes.ImageEvidence`."""
