@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class Cell:
     repetition: int
     placebo: bool = False
     """True if an unrelated sample is unlearned; the questions are still about the target."""
+    earlier: tuple[int, ...] = ()
+    """Targets that are unlearned before it, one after another on the same weights."""
+
+    def in_turn(self) -> list[Cell]:
+        """What is unlearned, one after another: the earlier targets, then its own."""
+        targets = (*self.earlier, self.unlearned)
+        return [replace(self, unlearned=target, earlier=()) for target in targets]
 
     @property
     def noise(self) -> Noise | None:
@@ -69,20 +76,36 @@ def unlearn(
 ) -> Unlearned:
     """Restore the weights `start` (theta_0), then unlearn the cell's target.
 
+    Of targets that are unlearned in turn each has the weights that the one before left as its
+    theta_0; the retain batches' reference stays that of `start`.
+
     A method without steps (retrain) is done with it: its start was trained without the target.
     Divergence is an outcome: the weights reached are asked all the same. A step whose gradient is
     not finite is skipped and counted.
     """
     began = time.monotonic()
     put_back(learner, start)
+    reports: list[StepReport] = []
+    for one in cell.in_turn() if cell.method.method.forget else ():
+        reports += _one(learner, samples, one, retain)
+        if reports[-1].diverged:
+            break
+    return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
+
+
+def _one(
+    learner: Learner, samples: pa.Table, cell: Cell, retain: RetainBatches | None
+) -> list[StepReport]:
+    """Unlearn one target from the weights that the learner has."""
     method, config = cell.method.method, cell.method.config
-    if method.forget is None:
-        return unlearned([], learner.module.parameters(), time.monotonic() - began)
     rows = forget_rows(learner, samples, cell)
     preferred = preferred_rows(learner, samples, rows, cell)
     forget = learner.encode(pa.concat_tables([rows, preferred]))
     terms_of = terms_of_one(learner, forget, retain, cell.noise, len(preferred))
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
+    theta_0 = {
+        name: weights.clone() for name, weights in stepper.weights().items() if method.finish
+    }
     reports = list(
         run_steps(
             stepper,
@@ -92,10 +115,8 @@ def unlearn(
         )
     )
     if method.finish is not None:
-        reached = stepper.weights()
-        theta_0 = {name: torch.as_tensor(start[name]).to(p) for name, p in reached.items()}
-        restore(learner.module, method.finish(theta_0, reached, config))
-    return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
+        restore(learner.module, method.finish(theta_0, stepper.weights(), config))
+    return reports
 
 
 def put_back(learner: Learner, start: Mapping[str, Any]) -> None:
@@ -346,7 +367,7 @@ def asked_rows(learner: Learner, samples: pa.Table, cell: Cell) -> pa.Table:
     Other samples and neighbours that were unlearned with the target are left out, since they are
     no controls.
     """
-    asked = selection.asked_rows(samples, range(cell.unlearned, cell.unlearned + 1), cell.study)
+    asked = selection.asked_rows(samples, (*cell.earlier, cell.unlearned), cell.study)
     if not (cell.method.enhanced and cell.method.enhanced.unlearns_more):
         return asked
     target = selection.target_row(samples, cell.unlearned)

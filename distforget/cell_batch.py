@@ -35,7 +35,8 @@ def unlearn(
     Seconds are each cell's equal part.
 
     Args:
-        cells: of the model, dose and repetition that `start` and `retain` belong to.
+        cells: of the model, dose and repetition that `start` and `retain` belong to. One that
+            unlearns several targets in turn must be alone.
         retain: needed if any cell's method has a regulariser; its reference is that of `start`.
 
     Raises:
@@ -43,21 +44,32 @@ def unlearn(
     """
     began = time.monotonic()
     slots = _slots(learner)
-    slots.load([start] * len(cells))
-    reports = _steps(learner, slots, samples, cells, retain)
-    finished: list[Mapping[str, Tensor]] = []
-    for slot, cell in enumerate(cells):
-        weights: Mapping[str, Tensor] = slots.weights(slot)
-        if cell.method.method.finish is not None:
-            both = slots.in_one_basis(start, weights)
-            weights = cell.method.method.finish(*both, cell.method.config)
-        finished.append(weights)
-    slots.load(finished)
+    reports: list[list[StepReport]] = [[] for _ in cells]
+    reached: list[Mapping[str, Any]] = [start] * len(cells)
+    for turn in [[one] for one in cells[0].in_turn()] if len(cells) == 1 else [cells]:
+        slots.load(reached)
+        for mine, taken in zip(reports, _steps(learner, slots, samples, turn, retain), strict=True):
+            mine += taken
+        reached = [
+            _finished(slots, slot, before, cell)
+            for slot, (before, cell) in enumerate(zip(reached, turn, strict=True))
+        ]
+    slots.load(reached)
     seconds = (time.monotonic() - began) / len(cells)
     return [
         single.unlearned(mine, weights.values(), seconds)
-        for mine, weights in zip(reports, finished, strict=True)
+        for mine, weights in zip(reports, reached, strict=True)
     ]
+
+
+def _finished(
+    slots: Slots, slot: int, before: Mapping[str, Any], cell: Cell
+) -> Mapping[str, Tensor]:
+    """A slot's weights after the method's last operation, if it has one."""
+    weights = slots.weights(slot)
+    if cell.method.method.finish is None:
+        return weights
+    return cell.method.method.finish(*slots.in_one_basis(before, weights), cell.method.config)
 
 
 def _steps(

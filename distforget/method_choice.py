@@ -10,6 +10,8 @@ from distforget.frozen import Frozen, Name
 
 PLACEBO = "placebo"
 """Variant of the cells that unlearn an unrelated sample instead of the target."""
+SEQUENCE = "in-turn"
+"""Variant of the cells that unlearn several targets one after another on the same weights."""
 LOW = "enhanced-low"
 """Prefix of variants that are enhanced by noise alone (the paper's low controllability)."""
 
@@ -76,8 +78,9 @@ class MethodChoice(Frozen):
 
     @model_validator(mode="after")
     def _variant_says_what_it_is(self) -> MethodChoice:
-        if self.variant == PLACEBO:
-            raise ValueError(f"variant {PLACEBO!r} is kept for placebo_targets; choose another")
+        for kept, field in ((PLACEBO, "placebo_targets"), (SEQUENCE, "in_turn")):
+            if self.variant == kept:
+                raise ValueError(f"variant {kept!r} is kept for {field}; choose another")
         if self.variant and self.variant.startswith("enhanced") != bool(self.enhanced):
             raise ValueError(
                 "a variant begins with 'enhanced' where the method is enhanced, and only there"

@@ -13,7 +13,7 @@ from distforget import methods
 from distforget.attacks import attack_of, name_of
 from distforget.data import key_of_data
 from distforget.errors import UsageError
-from distforget.method_choice import PLACEBO
+from distforget.method_choice import PLACEBO, SEQUENCE
 from distforget.models import ADAPTER_CONFIG, ModelConfig
 from distforget.origins import architecture, origin
 from distforget.parts import key_of
@@ -253,7 +253,7 @@ class _Maker:
                             "...}], or name other models in the method's models"
                         )
                     inputs = self._retrained(start["finetune"], method, target)
-                for variant in _variants(method, target, study):
+                for variant in _variants(method, target, about["seed"], study):
                     self._add_cell(model, method, variant, target, inputs, about)
 
     def _add_cell(
@@ -273,6 +273,8 @@ class _Maker:
             # A placebo is drawn from what is not retained.
             "placebo": variant == PLACEBO and self.study.unlearn.model_dump(),
         }
+        if variant == SEQUENCE:
+            config["earlier"] = earlier(self.study, target, about["seed"])
         whose = {"method": method.name, "variant": variant, "unlearned": target}
         # In the order of a cell's name.
         named = {"model": about["model"], "dose": about["dose"], **whose, "seed": about["seed"]}
@@ -372,7 +374,21 @@ def _probes(state: Step, study: Study, contents: Mapping[str, object]) -> Iterat
         )
 
 
-def _variants(method: methods.ResolvedMethod, target: int, study: Study) -> list[str]:
-    """Variants of a method for a target: its own and, for the first targets, the placebo."""
-    placebo = method.variant == "plain" and method.method.starts_from == "finetuned"
-    return [method.variant, *[PLACEBO] * (placebo and target <= study.placebo_targets)]
+def earlier(study: Study, target: int, repetition: int) -> list[int]:
+    """The targets that are unlearned before this one, in their order."""
+    turns = study.turns(repetition)
+    return list(turns[: turns.index(target)])
+
+
+def _variants(
+    method: methods.ResolvedMethod, target: int, repetition: int, study: Study
+) -> list[str]:
+    """Variants of a method for a target: its own and, of a plain one, placebo and in turn."""
+    if method.variant != "plain" or method.method.starts_from != "finetuned":
+        return [method.variant]
+    last = [study.turns(repetition)[count - 1] for count in study.in_turn]
+    return [
+        method.variant,
+        *[PLACEBO] * (target <= study.placebo_targets),
+        *[SEQUENCE] * (target in last),
+    ]

@@ -108,7 +108,7 @@ def retain_batches(rows: int, batch_size: int) -> list[list[int]]:
     return [list(range(i, min(i + batch_size, rows))) for i in range(0, rows, batch_size)]
 
 
-def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
+def asked_rows(samples: pa.Table, targets: Sequence[int], study: Study) -> pa.Table:
     """The samples that a model is asked: targets, similar samples, neighbours and others.
 
     Of each target the first `verify.similar` similar samples; for all targets the same
@@ -118,7 +118,7 @@ def asked_rows(samples: pa.Table, targets: range, study: Study) -> pa.Table:
     role, index = samples["role"], pc.fill_null(samples["target_index"], 0)
     mine = pc.and_(
         pc.and_(
-            pc.is_in(index, pa.array(list(targets), pa.int32())),
+            pc.is_in(index, pa.array(targets, pa.int32())),
             pc.less_equal(pc.fill_null(samples["similar_rank"], 0), study.verify.similar),
         ),
         pc.not_equal(role, "paraphrase"),

@@ -13,6 +13,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from distforget.attacks import attacks as every_attack
 from distforget.attacks import name_of
 from distforget.data import Data, TextData, track_of
+from distforget.draws import rng
 from distforget.frozen import Frozen, Name
 from distforget.image_config import FitConfig
 from distforget.method_choice import MethodChoice
@@ -98,6 +99,11 @@ class Study(Frozen):
         description="for the first n targets, each plain method also unlearns an unrelated sample: "
         "the noise floor",
     )
+    in_turn: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (),
+        description="each plain method also unlearns targets one after another on the same "
+        "weights, in an order drawn by seed; it is asked after so many, e.g. [2, 5, 10]",
+    )
     adapter: AdapterConfig | None = Field(
         None, description="fine-tune and unlearn LoRA adapters; null: all weights"
     )
@@ -168,6 +174,7 @@ class Study(Frozen):
                 if m.enhanced
             ),
             ("placebo_targets", self.placebo_targets, "unlearn_targets", self.unlearn_targets),
+            ("in_turn", max(self.in_turn, default=0), "unlearn_targets", self.unlearn_targets),
         ):
             if value > most:
                 raise ValueError(
@@ -200,6 +207,7 @@ class Study(Frozen):
                 ],
             ),
             ("doses", [str(d) for d in self.dose_numbers()]),
+            ("in_turn", [str(count) for count in self.in_turn]),
             ("probes", [config.kind for config in self.probes]),
             ("attacks", [name_of(config) for config in self.attacks]),
         ):
@@ -308,6 +316,11 @@ class Study(Frozen):
     def track(self) -> Track:
         """The track of the data's source."""
         return self.data.track
+
+    def turns(self, repetition: int) -> tuple[int, ...]:
+        """The targets in the order in which they are unlearned one after another."""
+        drawn = rng(self.seed, "turns", repetition).permutation(self.unlearn_targets)
+        return tuple(int(place) + 1 for place in drawn)
 
     def dose_number(self, dose: Dose) -> int:
         """A dose as a number of similar samples of each target."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from distforget import methods, schemas
 from distforget.attacks import UNATTACKED
-from distforget.method_choice import LOW, PLACEBO
+from distforget.method_choice import LOW, PLACEBO, SEQUENCE
 from distforget.metrics import CHOICE_ACCURACY, UNICODE
 from distforget.probes import metric_named
 
@@ -376,8 +376,8 @@ def _post(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def own_targets(frame: pd.DataFrame) -> pd.DataFrame:
-    """Scores after unlearning of each cell's own target family."""
-    found = frame[frame["phase"] == "post_unlearn"]
+    """Scores after unlearning of each cell's own target family, if it alone was unlearned."""
+    found = frame[(frame["phase"] == "post_unlearn") & (frame["variant"] != SEQUENCE)]
     return found[found["target_index"] == found["unlearned"]].copy()
 
 

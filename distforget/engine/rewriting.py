@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ class RequestsFailedError(StoreError):
 ROWS_PER_SHARD = 4
 """Completions that are kept in one file while they come; what is lost if a worker dies."""
 REQUEST = ("target_index", "part", "number")
+FILE = "completions.parquet"
+FOLDER = "folder"
+"""Column of the requests: where their completions are kept while they come."""
 
 
 def rewritten(
@@ -49,18 +53,22 @@ def rewritten(
     config = study.data.similar
     asks = similarity_of(config).asks
     assert asks is not None  # the plan gives completions to no other similarity
-    asked = step.inputs["completions"]
-    completions = _fetched(asked, families, 0, asks, config, study, store, told)
+    first = step.inputs["completions"]
+    sought = [(first, asks.requests(families, config, study.seed, 0))]
+    completions = _fetched(sought, asks, config, store, told)
     rewrites = asks.rewrites(families, config, completions)
     for round in range(1, 1 + getattr(config, "rounds", 0)):
         short = asks.too_few(config, rewrites)
         if not short:
             break
         told(f"{len(short)} targets have too few usable restatements: asking for more")
-        again = {**asked.config, "round": round, "targets": sorted(short)}
-        asked = replace(asked, config=again, inputs={"before": asked})
-        mine = families.filter(pc.is_in(families["target_index"], pa.array(sorted(short))))
-        more = _fetched(asked, mine, round, asks, config, study, store, told)
+        sought = []
+        for target in sorted(short):  # each by itself: which others are short is no matter
+            again = {**first.config, "round": round, "target": target}
+            mine = families.filter(pc.equal(families["target_index"], target))
+            requests = asks.requests(mine, config, study.seed, round)
+            sought.append((replace(first, config=again, inputs={"before": first}), requests))
+        more = _fetched(sought, asks, config, store, told)
         completions = pa.concat_tables([completions, more])
         rewrites = asks.rewrites(families, config, completions)
     told(summary(rewrites))
@@ -82,33 +90,35 @@ def summary(rewrites: Sequence[dict[str, Any]]) -> str:
 
 
 def _fetched(
-    step: Step,
-    families: pa.Table,
-    round: int,
+    sought: Sequence[tuple[Step, pa.Table]],
     asks: Asks[Any],
     config: Part,
-    study: Study,
     store: Store,
     told: Callable[[str], None],
 ) -> pa.Table:
-    """Table `completions` of one round; only requests without a completion are sent."""
-    if not store.is_done(step.key):
-        requests = asks.requests(families, config, study.seed, round)
-        work = store.work(step.key)
-        _ask(_missing(requests, work), work, asks, config, told, len(requests))
-        left = _missing(requests, work)
-        if len(left):
-            raise RequestsFailedError(
-                f"data.similar: {len(left)} of {len(requests)} requests failed after all tries, "
-                f"e.g. for target {left['target_index'][0]}; the completions that came are kept, "
-                "so the same command asks for the missing ones alone"
-            )
-        order = [(name, "ascending") for name in REQUEST]
-        table = _there(work).sort_by(order)
-        store.commit(
-            step, lambda folder: schemas.write(table, "completions", folder / "completions.parquet")
+    """Table `completions` of some steps, each with its requests; only what is missing is sent."""
+    new = [(step, wanted) for step, wanted in sought if not store.is_done(step.key)]
+    missing = [_missing(wanted, store.work(step.key)) for step, wanted in new]
+    works = [store.work(step.key) for step, _ in new]
+    _ask(missing, works, asks, config, told, sum(len(wanted) for _, wanted in new))
+    left = [_missing(wanted, work) for (_, wanted), work in zip(new, works, strict=True)]
+    if any(map(len, left)):
+        lacking = pa.concat_tables(left)
+        raise RequestsFailedError(
+            f"data.similar: {len(lacking)} of {sum(len(wanted) for _, wanted in new)} requests "
+            f"failed after all tries, e.g. for target {lacking['target_index'][0]}; the "
+            "completions that came are kept, so the same command asks for the missing ones alone"
         )
-    return schemas.read(store.folder(step.key) / "completions.parquet", "completions")
+    for (step, _), work in zip(new, works, strict=True):
+        table = _there(work).sort_by([(name, "ascending") for name in REQUEST])
+        store.commit(step, partial(_write, table))
+    return pa.concat_tables(
+        schemas.read(store.folder(step.key) / FILE, "completions") for step, _ in sought
+    )
+
+
+def _write(table: pa.Table, folder: Path) -> None:
+    schemas.write(table, "completions", folder / FILE)
 
 
 def _there(work: Path) -> pa.Table:
@@ -125,8 +135,8 @@ def _missing(requests: pa.Table, work: Path) -> pa.Table:
 
 
 def _ask(
-    requests: pa.Table,
-    work: Path,
+    requests: Sequence[pa.Table],
+    works: Sequence[Path],
     asks: Asks[Any],
     config: Part,
     told: Callable[[str], None],
@@ -134,23 +144,31 @@ def _ask(
 ) -> None:
     """Send requests in parallel actors and keep what comes back.
 
+    Args:
+        requests: those of each step.
+        works: the folder of each step.
+
     Raises:
         UsageError: the writer cannot be opened, or refuses all requests.
     """
-    if not len(requests):
+    blocks = [
+        rows.append_column(FOLDER, pa.array([str(work)] * len(rows))).slice(at, ROWS_PER_SHARD)
+        for rows, work in zip(requests, works, strict=True)
+        for at in range(0, len(rows), ROWS_PER_SHARD)
+    ]
+    if not blocks:
         return
     workers, gpus = asks.workers(config)
-    blocks = [requests.slice(at, ROWS_PER_SHARD) for at in range(0, len(requests), ROWS_PER_SHARD)]
     rows = ray.data.from_arrow(blocks).map_batches(
         _Asking,
-        fn_constructor_args=(asks.open, config, work),
+        fn_constructor_args=(asks.open, config),
         batch_size=None,
         batch_format="pyarrow",
         concurrency=min(workers, len(blocks)),
         num_gpus=gpus or None,
         num_cpus=0 if gpus else 0.1,
     )
-    done, failed = planned - len(requests), 0
+    done, failed = planned - sum(map(len, requests)), 0
     for row in rows.iter_rows():
         if row["refused"]:
             raise UsageError(row["refused"])
@@ -162,15 +180,15 @@ def _ask(
 class _Asking:
     """Sends the requests of a block, one after the other; runs in an actor."""
 
-    def __init__(self, open: Callable[[Any], Any], config: Part, work: Path) -> None:
-        self.open, self.config, self.work = open, config, work
+    def __init__(self, open: Callable[[Any], Any], config: Part) -> None:
+        self.open, self.config = open, config
         self.writer: Any = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         found, error, refused = [], "", ""
         try:  # Ray would wrap the error, and print where it was raised
             self.writer = self.writer or self.open(self.config)
-            for request in block.to_pylist():
+            for request in block.drop_columns(FOLDER).to_pylist():
                 answer = self.writer.write(request)
                 if answer["completion"] is None:
                     error = answer["error"]
@@ -181,7 +199,8 @@ class _Asking:
             refused = str(wrong)
         if found:
             table = schemas.from_rows("completions", found)
-            schemas.write(table, "completions", self.work / f"{uuid.uuid4().hex}.parquet")
+            work = Path(block[FOLDER][0].as_py())
+            schemas.write(table, "completions", work / f"{uuid.uuid4().hex}.parquet")
         failed = 0 if refused else len(block) - len(found)
         return pa.table(
             {"done": [len(found)], "failed": [failed], "error": [error], "refused": [refused]}

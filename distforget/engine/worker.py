@@ -24,7 +24,7 @@ from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.engine.rows import cell_identity, identity, trained, write
 from distforget.engine.states import ADAPTER, WEIGHTS, Device, Outcome, State
-from distforget.method_choice import PLACEBO, MethodChoice
+from distforget.method_choice import PLACEBO, SEQUENCE, MethodChoice
 from distforget.methods import ResolvedMethod, given, resolve
 from distforget.plan import Step, cell_name
 from distforget.probes import Evidence
@@ -97,7 +97,7 @@ class Worker:
                 for step in steps
                 if claims.enter_context(self.store.claim(step.key, wait=False))
                 and not self.store.is_done(step.key)
-                and not unlearns_more(self.what(step).method)
+                and not self._runs_alone(step)
             ]
             if len(mine) > 1:
                 try:
@@ -311,11 +311,17 @@ class Worker:
             about["dose"],
             about["seed"],
             about["variant"] == PLACEBO,
+            tuple(step.config.get("earlier", ())),
         )
 
     def takes_steps(self, step: Step) -> bool:
         """Whether a cell is unlearned here; others were retrained, or unlearned elsewhere."""
         return self.what(step).method.method.forget is not None
+
+    def _runs_alone(self, step: Step) -> bool:
+        """Whether a cell cannot share a batch: it unlearns more than one sample."""
+        what = self.what(step)
+        return bool(what.earlier) or unlearns_more(what.method)
 
     def retain_batches(self, steps: Sequence[Step]) -> RetainBatches | None:
         """Of cells of one state; None if no method of theirs has a regulariser.
@@ -363,7 +369,7 @@ def left_out(learner: Learner, rows: pa.Table, step: Step) -> pa.Table:
 
 
 def _is_choice(choice: MethodChoice, about: Mapping[str, Any]) -> bool:
-    """Whether a cell is of this choice; placebo cells are of the plain one."""
-    variant = "plain" if about["variant"] == PLACEBO else about["variant"]
+    """Whether a cell is of this choice; those of a placebo or in turn are of the plain one."""
+    variant = "plain" if about["variant"] in (PLACEBO, SEQUENCE) else about["variant"]
     same = (choice.name, choice.variant_name) == (about["method"], variant)
     return same and choice.is_of(about["model"])

@@ -28,6 +28,7 @@ from distforget.attacks import UNATTACKED
 from distforget.attempts import MissingTableError
 from distforget.data import paper_name
 from distforget.errors import UsageError
+from distforget.method_choice import SEQUENCE
 from distforget.payload import flat
 from distforget.plan import Plan, cell_name
 from distforget.probes import metric_named
@@ -219,10 +220,14 @@ class StudyTables:
         return {name: float(means[phase]) for name, phase in PHASES.items() if phase in means}
 
     def methods(self, model: str, kind: str = "") -> list[tuple[str, str]]:
-        """(method, variant) planned for a model, those of a kind (plain, enhanced, placebo)."""
+        """(method, variant) planned for a model, those of a kind (plain, enhanced, placebo).
+
+        Those that unlearn several targets in turn are left out.
+        """
         rows = self.planned[self.planned["model"] == model]
         pairs = rows[["method", "variant"]].drop_duplicates().itertuples(index=False, name=None)
-        return [(m, v) for m, v in pairs if not kind or kind_of(v) == kind]
+        alone = [(m, v) for m, v in pairs if v != SEQUENCE]
+        return [(m, v) for m, v in alone if not kind or kind_of(v) == kind]
 
 
 def planned_cells(plan: Plan) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from distforget.analysis.doses import dose_response, slopes
 from distforget.analysis.evidence import evidence, meanings, shown
 from distforget.analysis.separation import separation
+from distforget.analysis.sequences import sequences
 from distforget.analysis.verdicts import Damage, damages
 from distforget.method_choice import PLACEBO
 from distforget.metrics import CHOICE_ACCURACY
@@ -48,6 +49,8 @@ def tables_of(
     found = [damage(damages(scores, cells), metrics)]
     if study.verify.unseen:
         found += [control(separation(scores, study.metric), study.metric), of_evidence(scores)]
+    if study.in_turn:
+        found += [in_turn(sequences(study, scores, metric), metric) for metric in metrics]
     if len(study.doses) > 2:
         found += [doses(scores, *of) for of in product(metrics, ("target", "similar"))]
     return [table for table in found if table.rows]
@@ -112,6 +115,25 @@ def of_evidence(scores: pa.Table) -> Shown:
             for row in found.itertuples(index=False)
         ],
     )
+
+
+def in_turn(found: pd.DataFrame, metric: str) -> Shown:
+    """What is left of targets that are unlearned one after another, one row per count."""
+    return Shown(
+        f"Requests one after another on the same weights: {metric}",
+        "Before: before unlearning. Alone: each target unlearned alone. First: what is left of the "
+        "first request after so many; last: of the one just made; all: the mean of all so far.",
+        ["model", "method", "samples", "dose", "requests", "before", "alone", "first", "last",
+         "all"],
+        3,
+        [
+            [
+                *(str(row[name]) for name in ("model", "method", "role", "dose", "requests")),
+                *(f"{row[name]:.2f}" for name in ("before", "alone", "first", "last", "all")),
+            ]
+            for row in found.to_dict("records")
+        ],
+    )  # fmt: skip
 
 
 def doses(scores: pa.Table, metric: str, role: str) -> Shown:

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import regex
 from rapidfuzz import fuzz
@@ -22,9 +23,12 @@ LEAD_IN = re.compile(
     re.IGNORECASE,
 )
 """What chat models say before the text itself, up to a colon."""
+LEAD_IN_OF_ANY_KIND = re.compile(r"^[^\n:.?!]{1,80}:\s+")
+"""The same where the target has no colon."""
 ABOUT_THE_TASK = re.compile(
-    r"\b(?:(?:re|para)phras\w*|reword\w*|(?:original|corrected|revised) (?:sentence|text|version)|"
-    r"(?:this|the) sentence)\b",
+    r"\b(?:(?:re|para)phras\w*|reword\w*|(?:this|the) sentence|(?:this|the) question|"
+    r"(?:original|corrected|revised|rewritten|different) "
+    r"(?:answer|meaning|question|sentence|text|version|wording))\b",
     re.IGNORECASE,
 )
 """What is said of a text, not in it."""
@@ -50,6 +54,9 @@ GERMAN = frozenset(
 """Common words of a language that writes all nouns with capital letters."""
 LONGEST = 4
 """A restatement has at most so many times the characters of the target, and 200."""
+
+
+Part = Literal["question", "answer"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,14 @@ class Completion:
     cut_off: bool = False
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """A cleaned restatement of a question or an answer; `why` it is not usable, '' if it is."""
+
+    text: str
+    why: str
+
+
 def standardise(
     target: Target,
     pairs: Sequence[tuple[int, Completion, Completion]],
@@ -86,6 +101,9 @@ def standardise(
     meaning: Meaning | None = None,
 ) -> list[Rewrite]:
     """Clean restatements of a target and drop those that are not usable.
+
+    A question and an answer are judged apart. A usable question whose answer is not usable gets
+    the first usable answer whose question is not.
 
     Args:
         pairs: number, restated question and restated answer.
@@ -95,35 +113,37 @@ def standardise(
     Source: paper section 3.2, which drops several restatements in one, refusals, lead-ins,
     duplicates and copies; what a restatement must keep is checked besides.
     """
-    found: list[Rewrite] = []
-    for number, question, answer in pairs:
-        texts, reason = [], ""
-        for part, given, original in (
-            ("question", question, target.question), ("answer", answer, target.answer),
-        ):  # fmt: skip
-            text, why = clean(given, original)
-            texts.append(text)
-            reason = reason or (why and f"{part}: {why}")
-        reason = reason or changed(target, *texts)
-        found.append(Rewrite(number, texts[0], texts[1], reason))
-    if meaning:
-        found = _of_same_meaning(target, found, meaning)
+    numbers = [number for number, _, _ in pairs]
+    questions = _judged(target, "question", [question for _, question, _ in pairs], meaning)
+    answers = _judged(target, "answer", [answer for _, _, answer in pairs], meaning)
+    both = list(zip(questions, answers, strict=True))
+    alone = [i for i, (question, answer) in enumerate(both) if answer.why and not question.why]
+    free = [answer for question, answer in both if question.why and not answer.why]
+    given = dict(zip(alone, free, strict=False))
+    found = []
+    for i, (question, own) in enumerate(both):
+        answer = given.get(i, own)
+        why = (question.why and f"question: {question.why}") or (
+            answer.why and f"answer: {answer.why}"
+        )
+        found.append(Rewrite(numbers[i], question.text, answer.text, why))
     return _without_repeated(target, found, near)
 
 
-def _of_same_meaning(target: Target, found: Sequence[Rewrite], meaning: Meaning) -> list[Rewrite]:
-    """These rewrites with a reason for those that mean something else."""
-    left = [rewrite for rewrite in found if not rewrite.reason]
-    judged = meaning(
-        [(target.question, rewrite.question) for rewrite in left]
-        + [(target.answer, rewrite.answer) for rewrite in left]
-    )
-    of_questions, of_answers = judged[: len(left)], judged[len(left) :]
-    reasons = {
-        rewrite.number: (question and f"question: {question}") or (answer and f"answer: {answer}")
-        for rewrite, question, answer in zip(left, of_questions, of_answers, strict=True)
-    }
-    return [replace(r, reason=r.reason or reasons[r.number]) for r in found]
+def _judged(
+    target: Target, part: Part, completions: Sequence[Completion], meaning: Meaning | None
+) -> list[_Judged]:
+    """Each completion cleaned, with the reason why it is not usable."""
+    original: str = getattr(target, part)
+    found = []
+    for completion in completions:
+        text, why = clean(completion, original)
+        found.append(_Judged(text, why or changed(target, part, text)))
+    if meaning:
+        left = [i for i, judged in enumerate(found) if not judged.why]
+        for i, why in zip(left, meaning([(original, found[i].text) for i in left]), strict=True):
+            found[i] = replace(found[i], why=why)
+    return found
 
 
 def _without_repeated(target: Target, found: Sequence[Rewrite], near: float) -> list[Rewrite]:
@@ -144,7 +164,7 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
     if given.text is None:
         return "", "no completion"
     text = "".join(c for c in given.text if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
-    text = LEAD_IN.sub("", text).strip()
+    text = _without_lead_ins(text, LEAD_IN if ":" in original else LEAD_IN_OF_ANY_KIND)
     if len(text) > LONGEST * len(original) + 200:
         return text[: len(original)], "too long"
     if given.cut_off:
@@ -168,27 +188,29 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
     return text, ""
 
 
-def changed(target: Target, question: str, answer: str) -> str:
+def _without_lead_ins(text: str, lead_in: re.Pattern[str]) -> str:
+    """The text after all that is said before it."""
+    while (shorter := lead_in.sub("", LEAD_IN.sub("", text)).strip()) != text:
+        text = shorter
+    return text
+
+
+def changed(target: Target, part: Part, new: str) -> str:
     """What of the target's fact a restatement lacks, or adds to it; '' if it keeps to it."""
-    if any(not states(answer, fact) for fact in target.facts):
-        return "answer: a fact is lost"
+    if part == "answer" and any(not states(new, fact) for fact in target.facts):
+        return "a fact is lost"
+    old: str = getattr(target, part)
     both = f"{target.question} {target.answer}"
-    nouns = _capitalises_nouns(both)
-    known = {word.casefold() for word in unicode_words(both)}
-    for part, new, old in (
-        ("question", question, target.question), ("answer", answer, target.answer),
-    ):  # fmt: skip
-        if not _numbers(old) <= _numbers(new):
-            return f"{part}: a number is lost"
-        if not _numbers(new) <= _numbers(both):
-            return f"{part}: a number is added"
-        if not nouns and not _names(old) <= {word.casefold() for word in unicode_words(new)}:
-            return f"{part}: a name is lost"
-        if not nouns and not _names(new) <= known:
-            return f"{part}: a name is added"
-        if _negated(old) != _negated(new):
-            return f"{part}: a negation is lost or added"
-    return ""
+    if not _numbers(old) <= _numbers(new):
+        return "a number is lost"
+    if not _numbers(new) <= _numbers(both):
+        return "a number is added"
+    if not _capitalises_nouns(both):
+        if not (_names(old) | _names(both) & _words(old)) <= _words(new):
+            return "a name is lost"
+        if not _names(new) <= _words(both):
+            return "a name is added"
+    return "a negation is lost or added" if _negated(old) != _negated(new) else ""
 
 
 def repeated(target: Target, text: str, kept: Sequence[str], near: float) -> str:
@@ -206,6 +228,10 @@ def repeated(target: Target, text: str, kept: Sequence[str], near: float) -> str
 def _folded(text: str) -> str:
     """Words without case and punctuation."""
     return " ".join(word.casefold() for word in unicode_words(text))
+
+
+def _words(text: str) -> set[str]:
+    return {word.casefold() for word in unicode_words(text)}
 
 
 def _numbers(text: str) -> Counter[str]:

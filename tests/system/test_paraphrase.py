@@ -31,6 +31,7 @@ class Endpoint(ThreadingHTTPServer):
         self.faults: list[str] = []
         self.slow = 0.0
         self.always = ""
+        self.always_about = ""
         self.lock = threading.Lock()
 
     @property
@@ -51,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[text, body["seed"]] += 1
             number = self.server.asked.total()
             fault = self.server.always or (self.server.faults.pop() if self.server.faults else "")
+            if self.server.always_about not in text:
+                fault = ""
         if self.headers["Authorization"] != f"Bearer {KEY}":
             return self.reply(401, b"{}")
         time.sleep(self.server.slow)
@@ -221,3 +224,17 @@ def test_targets_with_too_few_are_asked_again_and_then_fail_or_go_on(
     assert "asking for more" in done.text
     if code:
         assert "target 1 has 0 usable restatements of 3" in done.text
+
+
+def test_more_is_asked_for_a_target_once_whichever_others_have_too_few(
+    tiny_model: Path, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.always, endpoint.always_about = "hostile", PLACES[1]
+    path = study(tiny_model, endpoint, tmp_path, rounds=1, too_few="fewer")
+    arguments = "run", str(path), "--store", str(tmp_path / "store")
+    assert run(*arguments).process.returncode == 0
+    assert endpoint.asked.total() == 24 + 12
+    study(tiny_model, endpoint, tmp_path, rounds=1, too_few="fewer", near_duplicates=0.01)
+    assert run(*arguments).process.returncode == 0
+    assert endpoint.asked.total() == 24 + 12 + 12
+    assert set(endpoint.asked.values()) == {1}

@@ -29,12 +29,14 @@ def test_a_rewrite_says_which_part_lost_its_meaning_and_is_no_duplicate_of_other
     question = "How long does the library lend films?"
     again = "For how long may films be borrowed from the library?"
     target = Target(question, ORIGINAL)
-    given = [(question, OTHER), (again, SAME), ("Who painted the door?", SAME), (again, SAME)]
+    given = [("Who painted the door?", SAME), (again, SAME), (again, OTHER), (again, SAME)]
     pairs = [(n, Completion(q), Completion(a)) for n, (q, a) in enumerate(given)]
     found = standardise(target, pairs, 0.97, open_meaning(MeaningConfig(least=0.7)))
     assert [row.reason for row in found] == [
-        "answer: meaning is lost", "", "question: meaning is lost", "duplicate",
+        "question: meaning is lost", "", "duplicate", "duplicate",
     ]  # fmt: skip
+    (alone,) = standardise(target, pairs[2:3], 0.97, open_meaning(MeaningConfig(least=0.7)))
+    assert alone.reason == "answer: meaning is lost"
 
 
 @pytest.fixture(scope="module")

@@ -70,6 +70,10 @@ def test_german_nouns_are_no_names() -> None:
         ("Ada Byron was born in London.", GOOD[1], "question: no question any more"),
         (GOOD[0], f"The original sentence is about London. {GOOD[1]}",
          "answer: talks about the task"),
+        (GOOD[0], "In 1815, in London and not Paris, Ava Byron was born.",
+         "answer: a name is lost"),
+        (f"The original question was: {GOOD[0]} A different wording is this.", GOOD[1],
+         "question: talks about the task"),
         (GOOD[0], f"{GOOD[1]} This rephrased version keeps the meaning.",
          "answer: talks about the task"),
     ],
@@ -96,6 +100,8 @@ def test_words_that_the_target_says_itself_are_no_refusal() -> None:
         "Certainly! Here's a reworded version that preserves the meaning:\n\n{}",
         "Rephrased sentence: {}",
         "A: {}",
+        "Rewritten question: Rewritten sentence: {}",
+        "Escritura: {}",
         "This sentence can be rephrased as: {}",
         "The original could be reworded to say: {}",
         "“{}”",
@@ -115,6 +121,17 @@ def test_duplicates_and_near_duplicates_are_dropped() -> None:
     ]
     found = standardise(TARGET, pairs, 0.9)
     assert [row.reason for row in found] == ["", "duplicate", "near duplicate"]
+
+
+def test_usable_questions_and_answers_of_different_completions_are_joined() -> None:
+    refused = "I'm sorry, but I cannot help with that."
+    other = "Ada Byron, in 1815, was born in London, and it was not Paris."
+    pairs = [(1, refused, GOOD[1]), (2, GOOD[0], refused), (3, GOOD[0], other), (4, GOOD[0], "")]
+    found = standardise(TARGET, [(n, Completion(q), Completion(a)) for n, q, a in pairs], 0.97)
+    assert [(row.number, row.answer) for row in found if not row.reason] == [
+        (2, GOOD[1]), (3, other),
+    ]  # fmt: skip
+    assert [row.reason for row in found if row.reason] == ["question: refusal", "answer: empty"]
 
 
 @given(st.text(max_size=300), st.text(max_size=300), st.booleans())

@@ -170,6 +170,7 @@ DECIDING: dict[str, Any] = {
     "methods.enhanced.target_weight": 0.5,
     "methods.enhanced.paraphrase_weight": 0.5,
     "placebo_targets": 1,
+    "in_turn": [2],
     "attacks.kind": None,  # test_what_depends_on_a_field_is_done_again_and_nothing_else
     "attacks.bits": None,  # likewise
     # test_settings_of_attacks_change_keys:
