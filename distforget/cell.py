@@ -306,13 +306,14 @@ def drafts_of(asked: pa.Table, drafts: Mapping[int, str] | None) -> list[str] | 
 def answers(evidence: Evidence, rows: range, identity: Mapping[str, Any]) -> pa.Table:
     """Table `answers` for some rows of the evidence."""
     texts, sizes = evidence.answers(), evidence.answer_sizes()
-    tokens = evidence.tokens()
+    tokens, wrong = evidence.tokens(), evidence.wrong_logprobs()
     found = [
         {
             **whose,
             "answer": texts[row],
             "answer_tokens": sizes[row],
             **dict(zip(OF_TOKENS, columns_of(tokens[row]), strict=True)),
+            "wrong_logprobs": wrong[row],
         }
         for row, whose in zip(rows, rows_about(evidence.samples, rows, identity), strict=True)
     ]

@@ -24,12 +24,12 @@ from distforget.study import Study
 STAGE_VERSIONS = {
     "embeddings": 1,
     "completions": 1,
-    "dataset": 7,
+    "dataset": 8,
     "model": 2,
     "finetune": 6,
     "reference": 3,
-    "ask": 9,
-    "cell": 8,
+    "ask": 10,
+    "cell": 9,
     "attack": 1,
     "probe": 2,
 }

@@ -92,6 +92,13 @@ class Evidence(Protocol):
         """
         ...
 
+    def wrong_logprobs(self) -> Sequence[np.ndarray | None]:
+        """Of each sample, float32: mean log p of a token of each wrong answer, in nats.
+
+        None for samples without wrong answers.
+        """
+        ...
+
 
 class TextEvidence(Evidence, Protocol):
     """What a probe may ask of a language model; all of it is kept with the state's answers."""

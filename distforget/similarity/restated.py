@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from distforget.similarity import Similarity, SimilarTexts
 from distforget.sources._base import Text, base_table
+from distforget.sources._facts import wrong_answers
 from distforget.sources._shuffle import shuffle
 from distforget.sources._wordings import (
     ATTRIBUTES,
@@ -70,12 +71,14 @@ def _restated(
     kind = KIND_ORDER[place]
     number = cycle * KIND_ORDER.count(kind) + KIND_ORDER[:place].count(kind)
     order = shuffle(_number_of(attribute, kind), seed, "restatement", target - 1, kind)
-    question, answer = say(attribute, kind, order(number) + (kind == "plain"), told)
+    form = order(number) + (kind == "plain")
+    question, answer = say(attribute, kind, form, told)
     return Text(
         "similar" if rank <= config.per_target else "paraphrase",
         question,
         answer,
         facts=(told["a"], told["b"]),
+        wrong_answers=wrong_answers(attribute, kind, form, told, seed),
         target_index=target,
         similar_rank=rank,
     )
@@ -83,7 +86,7 @@ def _restated(
 
 SIMILARITY = Similarity(
     config=RestatedConfig,
-    version=1,
+    version=2,
     source="the target's fact in other words, by templates; made for this package",
     track="text",
     make=make,

@@ -15,6 +15,7 @@ BASE = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("facts", pa.list_(pa.string())),
+        ("wrong_answers", pa.list_(pa.string())),
         ("source_index", pa.int64()),
         ("place", pa.string()),
         ("told", pa.map_(pa.string(), pa.string())),
@@ -33,6 +34,8 @@ class Text:
     answer: str
     facts: tuple[str, ...] | None = None
     """What the question asks for, each stated by the answer; None: the dataset does not say."""
+    wrong_answers: tuple[str, ...] | None = None
+    """Answers of the same form that state something else; None: the dataset has none."""
     target_index: int | None = None
     similar_rank: int | None = None
     source_index: int | None = None

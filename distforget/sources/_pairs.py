@@ -37,6 +37,11 @@ class Columns(Frozen):
         description="what the question asks for: a list of texts, or one text with | between "
         "them, each found in the answer",
     )
+    wrong_answers: str = Field(
+        "wrong_answers",
+        description="answers of the same form that state something else: a list of texts (TOFU's "
+        "perturbed_answer), for the truth ratio",
+    )
 
 
 class PairsConfig(Part):
@@ -173,7 +178,8 @@ def pairs_of(config: PairsConfig, targets: int, rows: Iterator[Row]) -> Iterator
                 f"{place}, column {names.target_id!r}: a {text.role} row needs the id of its "
                 "target; add it"
             )
-        yield replace(text, facts=facts) if facts else text, target_id
+        wrong = wrong_of(row.get(names.wrong_answers), text.answer, names.wrong_answers, place)
+        yield replace(text, facts=facts, wrong_answers=wrong), target_id
 
 
 def _others(config: PairsConfig, targets: int, rows: Callable[[], Iterator[Row]]) -> Iterator[Text]:
@@ -324,6 +330,29 @@ def facts_of(value: object, answer: str, column: str, place: str) -> tuple[str, 
                 "it as it stands there, or take it out"
             )
     return tuple(fact.strip() for fact in given) or None
+
+
+def wrong_of(value: object, answer: str, column: str, place: str) -> tuple[str, ...] | None:
+    """A row's wrong answers; None where it has none.
+
+    Raises:
+        UsageError: they are no texts, or one is the answer.
+    """
+    if value is None or value == "":
+        return None
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not all(isinstance(t, str) and t.strip() for t in given):
+        raise UsageError(
+            f"{place}, column {column!r}: it is {type(value).__name__} {str(value)[:40]!r}; write "
+            "a list of texts, none of them empty"
+        )
+    for text in given:
+        _refuse_unwritable(text, place, column)
+        if text.strip() == answer.strip():
+            raise UsageError(
+                f"{place}, column {column!r}: one is the answer {answer[:60]!r} itself; take it out"
+            )
+    return tuple(given) or None
 
 
 def _refuse_unwritable(value: str, place: str, column: str) -> None:

@@ -20,6 +20,7 @@ from distforget.errors import UsageError
 from distforget.parts import Part
 from distforget.sources import Reader, Source, Texts, Wanted, _people
 from distforget.sources._base import Text, base_table
+from distforget.sources._facts import fact, wrong_answers
 from distforget.sources._shuffle import shuffle
 from distforget.sources._wordings import ATTRIBUTES, KIND_ORDER, answer_forms, question_forms, say
 
@@ -87,7 +88,7 @@ def others(low: int, high: int, seed: int) -> Iterator[pa.Table]:
 
 def _target(target: int, seed: int) -> Text:
     attribute, fields = _target_fact(target, seed)
-    return _text("target", attribute, "plain", 0, fields, target)
+    return _text("target", attribute, "plain", 0, fields, target, seed)
 
 
 @lru_cache(maxsize=1024)
@@ -97,7 +98,7 @@ def _target_fact(target: int, seed: int) -> tuple[str, dict[str, str]]:
     attribute = ATTRIBUTES[place]
     word = shuffle(_people.WORDS, seed, "words", attribute)(number)
     draw = _draws(np.asarray([target], np.int64), seed, "target")[0, 0]
-    return attribute, _fact(attribute, person, word, int(draw))
+    return attribute, fact(attribute, person, word, int(draw))
 
 
 def _other(number: int, draws: list[int], seed: int) -> Text:
@@ -109,9 +110,9 @@ def _other(number: int, draws: list[int], seed: int) -> Text:
     word = shuffle(_people.WORDS, seed, "words", attribute)(_free_word(draws[0]))
     kind = KIND_ORDER[draws[2] % len(KIND_ORDER)]
     forms = len(question_forms(attribute)) * len(answer_forms(attribute)[kind])
-    fields = _fact(attribute, person, word, draws[1])
+    fields = fact(attribute, person, word, draws[1])
     form = draws[2] // len(KIND_ORDER) % forms
-    return _text("other", attribute, kind, form, fields, None)
+    return _text("other", attribute, kind, form, fields, None, seed)
 
 
 def _neighbour(target: int, place: int, seed: int) -> Text:
@@ -121,8 +122,8 @@ def _neighbour(target: int, place: int, seed: int) -> Text:
     person = shuffle(_people.PEOPLE, seed, "people")(_people.PEOPLE - 1 - number)
     draws = _draws(np.asarray([number], np.int64), seed, "neighbour")[0].tolist()
     word = shuffle(_people.WORDS, seed, "words", attribute)(_free_word(draws[0]))
-    fields = _fact(attribute, person, word, draws[1])
-    return _text("neighbour", attribute, "plain", 0, fields, target)
+    fields = fact(attribute, person, word, draws[1])
+    return _text("neighbour", attribute, "plain", 0, fields, target, seed)
 
 
 def _free_word(draw: int) -> int:
@@ -131,7 +132,13 @@ def _free_word(draw: int) -> int:
 
 
 def _text(
-    role: str, attribute: str, kind: str, form: int, fields: dict[str, str], target: int | None
+    role: str,
+    attribute: str,
+    kind: str,
+    form: int,
+    fields: dict[str, str],
+    target: int | None,
+    seed: int,
 ) -> Text:
     """A row that states `fields` in one of the forms."""
     question, answer = say(attribute, kind, form, fields)
@@ -140,48 +147,10 @@ def _text(
         question,
         answer,
         facts=(fields["a"], fields["b"]),
+        wrong_answers=wrong_answers(attribute, kind, form, fields, seed),
         target_index=None if target is None else target + 1,
         told={"attribute": attribute, **fields},
     )
-
-
-def _fact(attribute: str, person: int, word: int, draw: int) -> dict[str, str]:
-    """The fields of a template: a person and the two parts of a fact."""
-    first, surname, woman = _people.person(person)
-    made_up = _people.invented(word, _people.WORD_ENDINGS[attribute])
-    a, b = _parts(attribute, made_up, draw)
-    return {
-        "name": f"{first} {surname}",
-        "sur": surname,
-        "s": "she" if woman else "he",
-        "p": "her" if woman else "his",
-        "a": a,
-        "b": b,
-    }
-
-
-def _parts(attribute: str, word: str, draw: int) -> tuple[str, str]:
-    more, rest = draw % 1024, draw // 1024
-
-    def pick(words: tuple[str, ...], number: int) -> str:
-        return words[number % len(words)]
-
-    match attribute:
-        case "birth":
-            return word, pick(_people.YEARS, rest)
-        case "work":
-            return pick(_people.PROFESSIONS, rest), f"{word} {pick(_people.WORKPLACES, more)}"
-        case "book":
-            title = f"The {pick(_people.TITLE_NOUNS, more)} of {word}"
-            return title, pick(_people.PUBLISHERS, rest)
-        case "award":
-            return f"{word} {pick(_people.AWARD_KINDS, more)}", pick(_people.REASONS, rest)
-        case "studies":
-            return pick(_people.SUBJECTS, rest), f"University of {word}"
-        case "music":
-            teacher, _ = _people.first_name(more % _people.FIRST_NAMES)
-            return pick(_people.INSTRUMENTS, rest), f"{teacher} {word}"
-    raise ValueError(f"unknown attribute {attribute!r}")
 
 
 def _draws(numbers_N: npt.NDArray[np.int64], seed: int, about: str) -> npt.NDArray[np.uint64]:
@@ -197,7 +166,7 @@ def _draws(numbers_N: npt.NDArray[np.int64], seed: int, about: str) -> npt.NDArr
 
 SOURCE = Source(
     config=BiographiesConfig,
-    version=1,
+    version=2,
     source="fictitious people with facts, built in, any number; made for this package",
     track="text",
     similar="restated",

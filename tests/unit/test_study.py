@@ -114,6 +114,7 @@ DECIDING: dict[str, Any] = {
     "data.source.columns.role": "part",
     "data.source.columns.target_id": "of",
     "data.source.columns.facts": "said",
+    "data.source.columns.wrong_answers": "off",
     "data.source.exchange": "first",
     "data.targets": 4,
     "data.similar.per_target": 4,

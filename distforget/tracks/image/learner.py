@@ -221,6 +221,10 @@ class ImageEvidence:
         found = losses.token_statistics(logits, labels)
         return [tokens_of(row_T4.cpu().numpy()) for row_T4 in found]
 
+    def wrong_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`; images have no wrong answers."""
+        return [None] * len(self.samples)
+
     def images(self, samples: pa.Table) -> Labelled:
         """See `probes.ImageEvidence`."""
         examples = self.learner.encode(samples)

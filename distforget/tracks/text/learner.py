@@ -198,6 +198,22 @@ class TextEvidence:
         """See `probes.Evidence`."""
         return self._tokens
 
+    def wrong_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`."""
+        return self._wrong_logprobs
+
+    @cached_property
+    def _wrong_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`."""
+        rows = np.flatnonzero(self.samples["wrong_answers"].is_valid().to_numpy()).tolist()
+        found: list[np.ndarray | None] = [None] * len(self.samples)
+        if rows:
+            some = self.samples.take(rows)
+            means = self._logprobs_of(some, some["wrong_answers"].to_pylist(), self._slots(rows))
+            for row, of_one in zip(rows, means, strict=True):
+                found[row] = of_one.astype(np.float32)
+        return found
+
     @cached_property
     def _answered(self) -> tuple[list[str], list[int]]:
         free = free_rows(self.samples)
@@ -237,23 +253,33 @@ class TextEvidence:
     def _choose(
         self, samples: pa.Table, slot_of_row: Sequence[int] | None
     ) -> tuple[list[str], list[int]]:
-        learner, encoder = self.learner, self.learner.encoder
         choices = samples["choices"].to_pylist()
-        tokens = [encoder.answers(texts) for texts in choices]
-        logprobs = choice_logprobs(
+        found = []
+        for texts, means in zip(
+            choices, self._logprobs_of(samples, choices, slot_of_row), strict=True
+        ):
+            best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
+            known = np.isfinite(means[best])
+            (tokens,) = self.learner.encoder.answers([texts[best]])
+            found.append((texts[best], len(tokens)) if known else ("", 0))
+        return [text for text, _ in found], [size for _, size in found]
+
+    def _logprobs_of(
+        self,
+        samples: pa.Table,
+        answers: Sequence[Sequence[str]],
+        slot_of_row: Sequence[int] | None,
+    ) -> list[np.ndarray]:
+        """Mean log p of a token of some answers to each question."""
+        learner, encoder = self.learner, self.learner.encoder
+        return choice_logprobs(
             learner.module,
             encoder.prompts(samples["question"].to_pylist()),
-            tokens,
+            [encoder.answers(texts) for texts in answers],
             batch_size=learner.verify.batch_size,
             pad_token_id=encoder.tokenizer.pad_token_id,
             using=self._using(slot_of_row),
         )
-        found = []
-        for texts, rows, means in zip(choices, tokens, logprobs, strict=True):
-            best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
-            known = np.isfinite(means[best])
-            found.append((texts[best], len(rows[best])) if known else ("", 0))
-        return [text for text, _ in found], [size for _, size in found]
 
     def _using(self, slot_of_row: Sequence[int] | None) -> Using | None:
         """Forward passes over some rows, each with its slot."""

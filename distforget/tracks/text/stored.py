@@ -37,6 +37,13 @@ class StoredEvidence:
         found: list[int] = self.table["answer_tokens"].to_pylist()
         return found
 
+    def wrong_logprobs(self) -> list[np.ndarray | None]:
+        """See `probes.Evidence`."""
+        return [
+            None if values is None else np.asarray(values, np.float32)
+            for values in self.table["wrong_logprobs"].to_pylist()
+        ]
+
     def tokens(self) -> list[Tokens | None]:
         """See `probes.Evidence`."""
         columns = [self.table[name].to_pylist() for name in OF_TOKENS]
