@@ -275,7 +275,7 @@ class Attacked:
 
     def _some(self, rows: pa.Table, what: str) -> pa.Table:
         if not len(rows):
-            raise UsageError(f"attacks: there are no {what} to train on; choose another `on`")
+            raise UsageError(f"attacks: there are no {what} to train on; choose other rows")
         return rows
 
 

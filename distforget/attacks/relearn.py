@@ -14,7 +14,7 @@ class RelearnConfig(Part):
     """A few optimiser steps on samples that an attacker may hold; never the target itself."""
 
     kind: Literal["relearn"] = "relearn"
-    on: Literal["similar", "others", "target"] = Field(
+    rows: Literal["similar", "others", "target"] = Field(
         "similar",
         description="the target's similar samples; other samples; or the next target, another one",
     )
@@ -25,14 +25,14 @@ class RelearnConfig(Part):
 
 def run(state: Attacked, config: RelearnConfig) -> None:
     """Take the steps."""
-    match config.on:
+    match config.rows:
         case "similar":
-            rows = state.similar()
+            found = state.similar()
         case "others":
-            rows = state.others(config.steps * config.batch_size)
+            found = state.others(config.steps * config.batch_size)
         case "target":
-            rows = state.another_target()
-    state.train(rows, config.steps, config.learning_rate, config.batch_size)
+            found = state.another_target()
+    state.train(found, config.steps, config.learning_rate, config.batch_size)
 
 
 ATTACK = Attack(
@@ -41,7 +41,7 @@ ATTACK = Attack(
     source="a few steps of training bring back what was unlearned (Hu et al. 2025, Unlearning or "
     "Obfuscating? Jogging the Memory of Unlearned LLMs via Benign Relearning)",
     run=run,
-    named=lambda config: f"relearn-{config.on}-{config.steps}",
-    harmless=lambda config: config.on == "others",
+    named=lambda config: f"relearn-{config.rows}-{config.steps}",
+    harmless=lambda config: config.rows == "others",
     of_target=True,
 )

@@ -105,7 +105,7 @@ def test_relearning_is_of_cells_alone_and_scores_say_what_came_back(
     store = tmp_path / "store"
     shutil.copytree(undisturbed.store, store)
     relearning = [
-        {"kind": "relearn", "on": on, "steps": 8, "learning_rate": 1e-3}
+        {"kind": "relearn", "rows": on, "steps": 8, "learning_rate": 1e-3}
         for on in ("similar", "others")
     ]
     content = study_content(tiny_model, attacks=relearning)

@@ -157,7 +157,7 @@ def test_relearning_is_that_of_a_plain_loop_and_is_undone(exact: Setting) -> Non
     slots.load([exact.start])
     before = logits_of(learner.module)
     dense = exact.dense(exact.merged(exact.start))
-    config = RelearnConfig(on="similar", steps=3, learning_rate=1e-3, batch_size=2)
+    config = RelearnConfig(rows="similar", steps=3, learning_rate=1e-3, batch_size=2)
     rows = selection.similar_rows(samples(), 1, [1, 2])
     examples = learner.encode(rows)
     optimiser = torch.optim.AdamW(dense.parameters(), lr=1e-3, weight_decay=0.0)

@@ -178,7 +178,7 @@ DECIDING: dict[str, Any] = {
     "attacks.batch_size": None,
     "attacks.group": None,
     "attacks.learning_rate": None,
-    "attacks.on": None,
+    "attacks.rows": None,
     "attacks.percent": None,
     "attacks.steps": None,
     "unlearn_targets": 1,
@@ -262,7 +262,7 @@ def test_each_field_of_a_study_is_on_one_side() -> None:
 @pytest.mark.parametrize(
     "attack",
     [
-        {"kind": "relearn", "on": "others"},
+        {"kind": "relearn", "rows": "others"},
         {"kind": "relearn", "steps": 3},
         {"kind": "relearn", "learning_rate": 1e-3},
         {"kind": "relearn", "batch_size": 2},

@@ -116,7 +116,7 @@ def test_made_up_people_have_wrong_answers_that_differ_in_the_facts_alone() -> N
             for word in frame:
                 assert word in left, (word, wrong)
     of_first = [r for r in rows if r["target_index"] == 1 and r["role"] in ("target", "similar")]
-    words = [set(r["wrong_answers"][0].replace(".", "").split()) for r in of_first]
+    words = [set(unicode_words(r["wrong_answers"][0])) for r in of_first]
     assert set.intersection(*words) - {"in", "the", "of"}  # the same wrong facts, restated
 
 
