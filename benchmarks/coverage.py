@@ -25,7 +25,8 @@ from distforget.analysis.verdicts import decide
 from distforget.draws import rng
 
 Floats = NDArray[np.float64]
-SIZES, SEEDS, METHODS, MARGIN = (5, 20, 50), 3, 8, 0.1
+SIZES, METHODS, MARGIN = (5, 8, 20, 50), 8, 0.1
+HOW = ("1 seed", "3 seeds", "2 seeds, shared", "3 seeds, shared", "5 seeds, shared")
 
 
 def km(draw: np.random.Generator, shape: tuple[int, ...], mean: float) -> Floats:
@@ -58,15 +59,16 @@ NOTHING: dict[str, Draw] = {
 
 
 def studies(draw: np.random.Generator, of: Draw, shape: tuple[int, int], how: str) -> Floats:
-    """Values of targets, a row a study: of one seed, or means over seeds of their own noise.
+    """Values (studies, targets, seeds), with noise of each seed if there are several.
 
     With a shared seed, all targets of a seed go up or down together.
     """
-    found = of(draw, shape)
-    if how != "1 seed":
-        found = found + draw.normal(0, 0.1, (SEEDS, *shape)).mean(axis=0)
-    if how == "3 seeds, shared":
-        found = found + draw.normal(0, 0.1, (SEEDS, shape[0], 1)).mean(axis=0)
+    seeds = int(how.split()[0])
+    found = np.repeat(of(draw, shape)[..., None], seeds, axis=-1)
+    if seeds > 1:
+        found = found + draw.normal(0, 0.1, (*shape, seeds))
+    if how.endswith("shared"):
+        found = found + draw.normal(0, 0.1, (shape[0], 1, seeds))
     return found
 
 
@@ -79,11 +81,11 @@ def coverage(count: int) -> list[dict[str, Any]]:
     """A row a distribution, number of targets and kind of seeds."""
     rows = []
     for size in SIZES:
-        for how in ("1 seed", "3 seeds", "3 seeds, shared"):
+        for how in HOW:
             for name, (truth, of) in TRUTHS.items():
                 draw = rng(0, "coverage", size, how, name)
-                values = studies(draw, of, (count, size), how)
-                known = infer(list(values))
+                whole = studies(draw, of, (count, size), how)
+                known, values = infer(list(whole)), whole.mean(axis=-1)
                 row: dict[str, Any] = {"targets": size, "seeds": how, "scores": name}
                 row["studentised %"] = percent_held(truth, known.low_G, known.high_G)
                 half = stats.t.ppf(0.975, size - 1) * stats.sem(values, axis=1)

@@ -33,8 +33,9 @@ def dose_response(scores: pa.Table, metric: str, role: str) -> pd.DataFrame:
     by = ["model", "state", "dose"]
     found = each.groupby(by).agg(["mean", "min", "max", "size"])
     found.columns = pd.Index(["mean", "low", "high", "n"])
-    of_targets = each.groupby([*by, "target_index"]).mean().groupby(by)
-    known = infer([group.to_numpy() for _, group in of_targets], bounds=score_range(metric))
+    of_targets = each.groupby([*by, "target_index", "seed"]).mean().groupby(by)
+    groups = [group.unstack("seed").to_numpy() for _, group in of_targets]
+    known = infer(groups, bounds=score_range(metric))
     found["lower"], found["upper"] = known.low_G, known.high_G
     return found.reset_index()
 

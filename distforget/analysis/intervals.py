@@ -1,8 +1,8 @@
 """Confidence intervals and p-values of means over targets, for many groups at once.
 
-The interval is the studentised bootstrap (bootstrap-t) over targets, seeds nested: a target's value
-is its mean over seeds, whole targets are drawn again, and each resample's mean is divided by its
-own standard error. It was chosen by simulation (`benchmarks/coverage.py`): of 5 targets the 95 %
+The interval is the studentised bootstrap (bootstrap-t) over targets: a target's value is its mean
+over seeds, whole targets are drawn again, and each resample's mean is divided by its own standard
+error. It was chosen by simulation (`benchmarks/coverage.py`): of 5 targets the 95 %
 interval holds the true mean in 92 to 96 %, of normal and of skewed scores (88 % of scores half of
 which are 0, or nothing but noise about it), Student's t in 84 to 95 %, BCa in 79 to 86 %, the
 percentile interval in 76 to 84 %. The price is length.
@@ -11,8 +11,10 @@ A p-value is the greater of the bootstrap's and Student's t: with 5 targets the 
 tail, which Holm's correction of many verdicts asks for, is too short (12 % false verdicts among 40
 normal groups), and Student's t alone errs for skewed scores.
 
-The interval says nothing about a seed's effect that all targets share: that shows in the
-spread between the seeds' means alone.
+All targets of a seed share one training run, and what it did to all of them is in no target's
+deviation from the others. With several seeds its variance is estimated by an analysis of variance,
+targets and seeds crossed, and added; the quantiles grow with the degrees of freedom that are left.
+With one seed nothing is known of it: then the interval is of this one run.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -59,6 +62,12 @@ class Inference:
     below_GK: Floats
     """One-sided p-value against "the mean is at least the threshold"."""
 
+    @classmethod
+    def joined(cls, parts: Sequence[Inference]) -> Inference:
+        """Those of several lists of groups as of one."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
     def of(self, groups: slice) -> Inference:
         """The same for some of the groups."""
         return Inference(*(getattr(self, field.name)[groups] for field in fields(self)))
@@ -71,21 +80,25 @@ def infer(
     bounds: tuple[float, float] = (-np.inf, np.inf),
     seed: int = 0,
 ) -> Inference:
-    """Means of groups of independent values (a value a target), with intervals and p-values.
+    """Means of groups of values of targets, with intervals and p-values.
 
     The resamples of groups of equal size are the same draws. Values that are all equal have an
     interval of no width. A resample of equal values alone, which ties make likely (a fact is
     stated or not), has no standard error of its own: see OF_TIES.
 
     Args:
-        groups: G arrays of at least one value each.
+        groups: G arrays, (targets,) or (targets, seeds); NaN where a target lacks a seed. Each
+            target has a value.
         thresholds: K means to test against.
         level: of the two-sided interval.
         bounds: least and largest possible mean, so that no end of an interval lies beyond.
         seed: of the resamples.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5;
+    Satterthwaite 1946, An Approximate Distribution of Estimates of Variance Components.
     """
+    shared = [_shared(group) for group in groups]
+    groups = [np.nanmean(group, axis=1) if group.ndim == 2 else group for group in groups]
     sizes = np.array([len(group) for group in groups])
     estimate_G = np.array([group.mean() for group in groups])
     ends_2G = np.full((2, len(groups)), np.nan)
@@ -94,22 +107,96 @@ def infer(
         size = len(values_nG)
         error_G = values_nG.std(axis=0, ddof=1) / np.sqrt(size)
         error_G[error_G <= 1e-12 * np.maximum(1, np.abs(estimate_G[some]))] = 0
-        observed_GK = _ratio(estimate_G[some, None] - np.asarray(thresholds), error_G[:, None])
+        of_seeds = [shared[group] for group in some]
+        whole_G, freedom_G = _with_seeds(error_G**2, size, of_seeds)
+        observed_GK = _ratio(estimate_G[some, None] - np.asarray(thresholds), whole_G[:, None])
+        observed_GK = _as_of(observed_GK, freedom_G[:, None], size - 1)
         p_2GK[:, some] = stats.t.sf(observed_GK, size - 1), stats.t.cdf(observed_GK, size - 1)
+        student = np.array([-1, 1]) * stats.t.ppf((1 + level) / 2, size - 1)
         if size < FEWEST_RESAMPLED:
-            ends = np.array([-1, 1]) * stats.t.ppf((1 + level) / 2, size - 1)
-            quantiles_2G = np.repeat(ends[:, None], len(some), axis=1)
+            quantiles_2G = np.repeat(student[:, None], len(some), axis=1)
         else:
             t_BG = _resampled(values_nG, _counts(size, seed))
-            t_BG[:, error_G == 0] = 0
+            t_BG[:, whole_G == 0] = 0
             first = max(round((1 - level) / 2 * (RESAMPLES + 1)), 1) - 1
             last = RESAMPLES - 1 - first
             quantiles_2G = np.partition(t_BG, (first, last), axis=0)[[first, last]]
             p_2GK[:, some] = np.maximum(p_2GK[:, some], _shares(t_BG, observed_GK))
-        errors_2G = np.where(error_G > 0, quantiles_2G[::-1] * error_G, 0)
+        quantiles_2G[:, (error_G == 0) & (whole_G > 0)] = student[:, None]
+        wider_G = stats.t.ppf((1 + level) / 2, freedom_G) / student[1]
+        errors_2G = np.where(whole_G > 0, quantiles_2G[::-1] * wider_G * whole_G, 0)
         ends_2G[:, some] = estimate_G[some] - errors_2G
     low_G, high_G = ends_2G.clip(*bounds)
     return Inference(sizes, estimate_G, low_G, high_G, *p_2GK)
+
+
+@dataclass(frozen=True)
+class _Seeds:
+    """Mean squares of G crossed with seeds: what a seed does to all targets, and what is left."""
+
+    targets: int
+    seeds: int
+    of_seeds: float
+    left: float
+
+
+def _shared(group: NDArray[np.floating[Any]]) -> _Seeds | None:
+    """The mean squares of targets that have all seeds; None where there are too few of either."""
+    whole = group[~np.isnan(group).any(axis=1)] if group.ndim == 2 else group[:0, None]
+    targets, seeds = whole.shape
+    if targets < 2 or seeds < 2:
+        return None
+    of_seeds = whole.mean(axis=0)
+    left = whole - whole.mean(axis=1, keepdims=True) - of_seeds + whole.mean()
+    return _Seeds(
+        targets,
+        seeds,
+        float(targets * of_seeds.var(ddof=1)),
+        float((left**2).sum() / ((targets - 1) * (seeds - 1))),
+    )
+
+
+def _with_seeds(
+    variance_G: Floats, size: int, shared: Sequence[_Seeds | None]
+) -> tuple[Floats, Floats]:
+    """Standard errors with the seeds' part in them, and their degrees of freedom.
+
+    Args:
+        variance_G: of the means, from the spread of the targets alone.
+        size: targets.
+    """
+    whole_G, freedom_G = variance_G.copy(), np.full(len(variance_G), size - 1.0)
+    for i, one in enumerate(shared):
+        if one is None or one.of_seeds <= one.left:
+            continue
+        parts = np.array([variance_G[i], one.of_seeds, -one.left])
+        parts[1:] /= one.targets * one.seeds
+        freedoms = np.array([size - 1, one.seeds - 1, (one.targets - 1) * (one.seeds - 1)])
+        whole_G[i] = parts.sum()
+        freedom_G[i] = max(whole_G[i] ** 2 / (parts**2 / freedoms).sum(), one.seeds - 1)
+    return np.sqrt(whole_G), freedom_G
+
+
+def _as_of(t: Floats, freedom: Floats, other: int) -> Floats:
+    """The values with the same tail probabilities under another number of degrees of freedom."""
+    same = freedom == other
+    found: Floats = np.where(
+        same, t, np.sign(t) * stats.t.isf(stats.t.sf(np.abs(t), freedom), other)
+    )
+    return found
+
+
+def exact_p(values: NDArray[np.floating[Any]]) -> float:
+    """Two-sided p-value of the sign-flip test of few values against "the mean is 0".
+
+    All 2^n ways to choose the values' signs are counted; it holds for values that are symmetric
+    about 0 if there is no effect, however few they are.
+
+    Source: Fisher 1935, The Design of Experiments, section 21.
+    """
+    signs = np.array(list(product((-1, 1), repeat=len(values))))
+    sums = np.abs(signs @ values)
+    return float((sums >= abs(values.sum()) - 1e-12).mean())
 
 
 def holm(p_values: Floats) -> Floats:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +18,21 @@ from distforget.analysis.comparisons import (
     other_side,
     score_range,
 )
-from distforget.analysis.intervals import FEWEST, Floats, Inference, equivalence, holm, infer
+from distforget.analysis.intervals import (
+    FEWEST,
+    Floats,
+    Inference,
+    equivalence,
+    exact_p,
+    holm,
+    infer,
+)
+from distforget.attacks import UNATTACKED
 
 WRONG_AT_MOST = 0.05
 """Probability that any verdict of an experiment is wrong by chance."""
+EXACT_BELOW = 8
+"""With fewer targets than this the exact test stands beside the interval."""
 GROUP = ["dose", "model", "method", "variant"]
 
 TOO_FEW, TOO_SMALL = "too few targets", "too small"
@@ -34,7 +45,7 @@ class Verdict:
     """One experiment for one model, method, variant and dose.
 
     A claim of a direction is supported when the mean difference has it, surely (two-sided, Holm
-    over the experiment's verdicts on one score) and by no less than the margin; contradicted when
+    over the verdicts of its family) and by no less than the margin; contradicted when
     it has the other one as surely and by as much. A claim of "about 0" is supported when the mean
     surely lies within the margin (two one-sided tests, Holm), contradicted when it surely lies
     beyond.
@@ -56,8 +67,10 @@ class Verdict:
     low: float
     """95 % interval of this one mean, not corrected; NaN with fewer than 3 targets."""
     high: float
+    exact_p: float | None
+    """Two-sided p-value of the exact sign-flip test against 0; None from EXACT_BELOW targets on."""
     seed_means: tuple[float, ...]
-    """Mean difference of each seed; the interval does not cover how much seeds differ."""
+    """Mean difference of each seed; with one alone, the interval is of this one training run."""
     margin: float
     """The smallest difference that matters."""
     agree: int
@@ -72,6 +85,10 @@ class Verdict:
     word: Word
     reason: str
     """Why it is undecided: too few targets, or a difference that is surely too small to matter."""
+    family: int
+    """How many verdicts are corrected together, this one included (see `verdicts`)."""
+    leading: bool
+    """True for those on the score to lean on, of models that were not attacked."""
 
 
 def verdicts(
@@ -83,7 +100,8 @@ def verdicts(
     """One verdict per score, attack, experiment, dose, model, method and variant.
 
     Attacks and scores come in the order of `comparisons`, and for each the experiments in the
-    paper's order.
+    paper's order. An experiment's verdicts on the first score, without attack, are one family,
+    whose errors are bounded together; those on its other scores and after attacks are another one.
 
     Args:
         cells: the `cells` of the study, for those that diverged.
@@ -98,70 +116,120 @@ def verdicts(
         on=[*GROUP, "seed", "unlearned"],
     )
     frame["diverged"] = frame["diverged"].eq(True)
-    found = []
-    for _, of_metric in frame.groupby(["attack", "metric"], sort=False):
-        for experiment in EXPERIMENTS:
-            rows = of_metric[
-                (of_metric["experiment"] == experiment.name)
-                & (of_metric["quantity"] == experiment.quantity)
-                & (of_metric["role"] == experiment.role)
-                & (of_metric["expected"] == experiment.expected)
-            ].sort_values("dose", kind="stable")
-            if len(rows):
-                smallest = experiment.margin or margin
-                found += _verdicts(experiment, rows, planned, smallest)
-    return found
+    parts = list(frame.groupby(["attack", "metric"], sort=False))
+    found: dict[tuple[int, int], list[Verdict]] = {}
+    for place, experiment in enumerate(EXPERIMENTS):
+        smallest = experiment.margin or margin
+        every = {
+            number: _Compared.of(str(attack), str(metric), rows, smallest)
+            for number, ((attack, metric), part) in enumerate(parts)
+            if len(rows := _rows_of(experiment, part))
+        }
+        first = next((n for n, one in every.items() if one.attack == UNATTACKED), None)
+        for leading in (True, False):
+            mine = {n: one for n, one in every.items() if (n == first) == leading}
+            said = _family(experiment, list(mine.values()), planned, smallest, leading)
+            found |= {(n, place): some for n, some in zip(mine, said, strict=True)}
+    return [verdict for key in sorted(found) for verdict in found[key]]
 
 
-def _verdicts(
+def _rows_of(experiment: Experiment, comparisons: pd.DataFrame) -> pd.DataFrame:
+    mine = (
+        (comparisons["experiment"] == experiment.name)
+        & (comparisons["quantity"] == experiment.quantity)
+        & (comparisons["role"] == experiment.role)
+        & (comparisons["expected"] == experiment.expected)
+    )
+    return comparisons[mine].sort_values("dose", kind="stable")
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The differences of an experiment on one score after one attack, and what they show."""
+
+    attack: str
+    metric: str
+    groups: list[tuple[Any, pd.DataFrame]]
+    """Of each dose, model, method and variant, a row a cell."""
+    known: Inference
+    """Of each group."""
+
+    @classmethod
+    def of(cls, attack: str, metric: str, rows: pd.DataFrame, margin: float) -> _Compared:
+        groups = list(rows.groupby(GROUP, sort=False))
+        differences = [
+            group.pivot_table(index="unlearned", columns="seed", values="difference").to_numpy()
+            for _, group in groups
+        ]
+        least, most = score_range(metric)
+        known = infer(differences, (0.0, -margin, margin), bounds=(least - most, most - least))
+        return cls(attack, metric, groups, known)
+
+
+def _family(
     experiment: Experiment,
-    rows: pd.DataFrame,
+    every: Sequence[_Compared],
     planned: Mapping[tuple[str, str, str], int],
     margin: float,
-) -> list[Verdict]:
-    """Of one experiment on one score after one attack: the family that is corrected together."""
-    metric, attack = (str(rows[name].iloc[0]) for name in ("metric", "attack"))
-    groups: list[tuple[Any, pd.DataFrame]] = list(rows.groupby(GROUP, sort=False))
-    of_targets = [
-        group.groupby("unlearned")[["left", "right", "difference"]].mean() for _, group in groups
+    leading: bool,
+) -> list[list[Verdict]]:
+    """Verdicts of one experiment that are corrected together, a list for each score and attack."""
+    if not every:
+        return []
+    known = Inference.joined([one.known for one in every])
+    words = iter(decide(known, experiment.expected, margin))
+    return [
+        [
+            _verdict(experiment, one, i, next(words), planned, margin, len(known.size_G), leading)
+            for i in range(len(one.groups))
+        ]
+        for one in every
     ]
-    least, most = score_range(metric)
-    differences = [means["difference"].to_numpy() for means in of_targets]
-    known = infer(differences, (0.0, -margin, margin), bounds=(least - most, most - least))
-    words = decide(known, experiment.expected, margin)
-    found = []
-    for i, ((dose, model, method, variant), group) in enumerate(groups):
-        targets, (word, reason) = of_targets[i], words[i]
-        seeds = group.groupby("seed")["difference"].mean()
-        found.append(
-            Verdict(
-                experiment,
-                metric,
-                attack,
-                int(dose),
-                str(model),
-                str(method),
-                str(variant),
-                float(targets["right"].mean()),
-                float(targets["left"].mean()),
-                float(known.estimate_G[i]),
-                float(known.low_G[i]),
-                float(known.high_G[i]),
-                tuple(map(float, seeds)),
-                margin,
-                int(as_expected(targets["difference"], experiment.expected, margin).sum()),
-                len(targets),
-                len(group),
-                min(
-                    planned[model, method, variant],
-                    planned[model, *other_side(experiment, method, variant)],
-                ),
-                int(group["diverged"].sum()),
-                word,
-                reason,
-            )
-        )
-    return found
+
+
+def _verdict(
+    experiment: Experiment,
+    compared: _Compared,
+    number: int,
+    said: tuple[Word, str],
+    planned: Mapping[tuple[str, str, str], int],
+    margin: float,
+    family: int,
+    leading: bool,
+) -> Verdict:
+    (dose, model, method, variant), group = compared.groups[number]
+    known = compared.known
+    targets = group.groupby("unlearned")[["left", "right", "difference"]].mean()
+    few = FEWEST <= len(targets) < EXACT_BELOW
+    return Verdict(
+        experiment=experiment,
+        metric=compared.metric,
+        attack=compared.attack,
+        dose=int(dose),
+        model=str(model),
+        method=str(method),
+        variant=str(variant),
+        right=float(targets["right"].mean()),
+        left=float(targets["left"].mean()),
+        estimate=float(known.estimate_G[number]),
+        low=float(known.low_G[number]),
+        high=float(known.high_G[number]),
+        exact_p=exact_p(targets["difference"].to_numpy()) if few else None,
+        seed_means=tuple(map(float, group.groupby("seed")["difference"].mean())),
+        margin=margin,
+        agree=int(as_expected(targets["difference"], experiment.expected, margin).sum()),
+        targets=len(targets),
+        n=len(group),
+        planned=min(
+            planned[model, method, variant],
+            planned[model, *other_side(experiment, method, variant)],
+        ),
+        diverged=int(group["diverged"].sum()),
+        word=said[0],
+        reason=said[1],
+        family=family,
+        leading=leading,
+    )
 
 
 def decide(known: Inference, expected: Expected, margin: float) -> list[tuple[Word, str]]:

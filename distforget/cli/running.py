@@ -126,7 +126,7 @@ def plan(
     Example: `distforget plan demo --why smollm2/4/GA_GDN/1/0`
     """
     from distforget.plan import make_plan
-    from distforget.report.estimate import print_estimate
+    from distforget.report.estimate import print_estimate, print_power
     from distforget.report.terminal import print_plan, print_why
     from distforget.store import Store
 
@@ -138,6 +138,7 @@ def plan(
     else:
         print_plan(made, Store(store), console)
         print_estimate(made, Store(store), console)
+        print_power(made, console)
 
 
 def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:

@@ -94,7 +94,7 @@ def verdict_forest(tables: StudyTables, experiment: Experiment) -> Figure:
     doses = ", ".join(map(str, sorted({v.dose for v in found})))
     title = f"{experiment.title[0].upper()}{experiment.title[1:]} ({claim_of(experiment)})"
     caption = (
-        f"Mean over targets and its 95 % interval (bootstrap over targets); numbers: cells "
+        f"Mean over targets and its 95 % interval (targets and seeds drawn again); numbers: cells "
         f"compared of planned, behind the targets if there are several seeds; div.: diverged. "
         f"Verdicts: 5 % over all lines (Holm). Dose {doses}. {tables.about_of(metric)}"
     )

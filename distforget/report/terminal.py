@@ -96,14 +96,26 @@ def print_verdicts(verdicts: Sequence[Verdict], metric: str, console: Console) -
     if not verdicts:
         return
     margin, attack = verdicts[0].margin, verdicts[0].attack
+    several = any(len(v.seed_means) > 1 for v in verdicts)
+    over = (
+        "targets and seeds drawn again"
+        if several
+        else "targets drawn again; of this one training run: with one seed it is unknown how much "
+        "another run would differ"
+    )
+    family = (
+        "all methods, models and doses of the claim"
+        if verdicts[0].leading
+        else "all methods, models and doses of the claim, its scores but the first and all attacks"
+    )
     table = Table(
         title=f"verdicts on the score {metric}{after(attack)}",
         caption="difference: score after unlearning minus the score that the claim compares it "
-        "with; mean over targets with its 95 % interval (bootstrap over targets). agree: targets "
-        "with the claimed sign. n of N: cells compared, of those planned. supported, contradicted: "
-        "significant at 5 % over all methods and models of the claim (Holm), and the difference is "
-        f"{margin:g} or more. about 0: surely within {margin:g}. too small: surely smaller than "
-        f"{margin:g} in either direction",
+        f"with; mean over targets with its 95 % interval ({over}). agree: targets with the claimed "
+        "sign and, of few targets, the p-value of the exact sign-flip test. n of N: cells "
+        f"compared, of those planned. supported, contradicted: significant at 5 % over {family} "
+        f"(Holm), and the difference is {margin:g} or more. about 0: surely within {margin:g}. too "
+        f"small: surely smaller than {margin:g} in either direction",
         title_justify="left",
         caption_justify="left",
     )
@@ -129,7 +141,7 @@ def print_verdicts(verdicts: Sequence[Verdict], metric: str, console: Console) -
             v.model,
             method_name(v.method, v.variant),
             escape(f"{v.estimate:+.2f} {interval(v.low, v.high)}"),
-            f"{v.agree} of {v.targets}",
+            f"{v.agree} of {v.targets}" + ("" if v.exact_p is None else f" (p {v.exact_p:.3f})"),
             f"{v.n} of {v.planned}",
             f"[{colour}]{v.word}[/{colour}]{reason}",
         )

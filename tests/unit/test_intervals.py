@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from distforget.analysis.intervals import RESAMPLES, equivalence, holm, infer
+from distforget.analysis.intervals import RESAMPLES, equivalence, exact_p, holm, infer
+from distforget.analysis.power import smallest_effect
 
 SKEWED = np.array([0.02, 0.05, 0.03, 0.4, 0.11, 0.08, 0.3, 0.01, 0.15, 0.06])
 
@@ -137,3 +142,87 @@ def test_equivalence_needs_the_90_percent_interval_within(size: int) -> None:
 def test_p_values_end_at_what_resamples_can_tell() -> None:
     found = infer([10 + draws(50)])
     assert found.above_GK[0, 0] == 1 / (RESAMPLES + 1)
+
+
+def crossed(draw: np.random.Generator, targets: int, seeds: int, shared: float) -> np.ndarray:
+    """Values of a mean of 0, (targets, seeds)."""
+    return np.asarray(
+        draw.normal(0, 0.2, (targets, 1))
+        + draw.normal(0, 0.1, (targets, seeds))
+        + draw.normal(0, shared, (1, seeds))
+    )
+
+
+def test_what_a_seed_does_to_all_targets_is_added_as_an_analysis_of_variance_has_it() -> None:
+    values = crossed(np.random.default_rng(0), 6, 3, 0.3)
+    (n, s), m = values.shape, values.mean()
+    of_targets = s * sum((row.mean() - m) ** 2 for row in values) / (n - 1)
+    of_seeds = n * sum((column.mean() - m) ** 2 for column in values.T) / (s - 1)
+    left = sum(
+        (values[i, j] - values[i].mean() - values[:, j].mean() + m) ** 2
+        for i in range(n)
+        for j in range(s)
+    ) / ((n - 1) * (s - 1))
+    assert of_seeds > left
+    parts = [of_targets / (n * s), of_seeds / (n * s), -left / (n * s)]
+    variance = sum(parts)
+    freedoms = [n - 1, s - 1, (n - 1) * (s - 1)]
+    freedom = variance**2 / sum(p**2 / f for p, f in zip(parts, freedoms, strict=True))
+    found, alone = infer([values], (0.0,)), infer([values.mean(axis=1)], (0.0,))
+    t = stats.t(freedom)
+    wider = t.ppf(0.975) / stats.t.ppf(0.975, n - 1) * math.sqrt(variance / parts[0])
+    for end in ("low_G", "high_G"):
+        expected = m + wider * (getattr(alone, end)[0] - m)
+        assert getattr(found, end)[0] == pytest.approx(expected)
+    student = t.sf(abs(m) / math.sqrt(variance))
+    assert min(found.above_GK[0, 0], found.below_GK[0, 0]) >= student * (1 - 1e-9)
+    assert found.estimate_G[0] == pytest.approx(m)
+
+
+def test_seeds_that_do_nothing_to_all_targets_change_nothing() -> None:
+    draw = np.random.default_rng(1)
+    values = draw.normal(0, 1, (5, 2))
+    values[:, 1] = 2 * values.mean() - values[:, 0] + (values[:, 0] - values[:, 0].mean()) * 2
+    values -= values.mean(axis=0)  # equal means of the seeds
+    found, alone = infer([values]), infer([values.mean(axis=1)])
+    assert (found.low_G, found.high_G) == (alone.low_G, alone.high_G)
+
+
+def test_missing_cells_count_where_they_are_there() -> None:
+    values = crossed(np.random.default_rng(2), 7, 3, 0.3)
+    values[0, 1] = np.nan
+    found = infer([values])
+    assert found.estimate_G[0] == pytest.approx(np.nanmean(values, axis=1).mean())
+    whole = infer([values[1:]])
+    assert found.high_G[0] - found.low_G[0] == pytest.approx(
+        whole.high_G[0] - whole.low_G[0], rel=0.5
+    )
+
+
+def test_intervals_of_shared_seeds_hold_the_mean() -> None:
+    draw = np.random.default_rng(3)
+    every = [crossed(draw, 20, 3, 0.1) for _ in range(400)]
+    found, nested = infer(every), infer([values.mean(axis=1) for values in every])
+    held = ((found.low_G <= 0) & (found.high_G >= 0)).mean()
+    assert held > 0.9
+    assert ((nested.low_G <= 0) & (nested.high_G >= 0)).mean() < 0.87
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 2)), min_size=3, max_size=7))
+def test_the_exact_test_is_scipys(values: list[float]) -> None:
+    of = np.array(values)
+    found = stats.permutation_test(
+        (of,), lambda x, axis: np.abs(x.sum(axis=axis)), permutation_type="samples",
+        n_resamples=np.inf, alternative="greater", vectorized=True,
+    )  # fmt: skip
+    assert exact_p(of) == pytest.approx(found.pvalue, abs=1e-9)
+
+
+@pytest.mark.parametrize(("targets", "verdicts"), [(5, 1), (8, 13), (50, 32)])
+def test_the_smallest_effect_is_decided_in_80_of_100_simulated_studies(
+    targets: int, verdicts: int
+) -> None:
+    effect = smallest_effect(targets, verdicts)
+    draw = np.random.default_rng(4)
+    p = stats.ttest_1samp(draw.normal(effect, 1, (20_000, targets)), 0, axis=1).pvalue
+    assert (p * verdicts < 0.05).mean() == pytest.approx(0.8, abs=0.015)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -69,6 +70,48 @@ def test_many_methods_make_a_verdict_harder() -> None:
     alone, among = verdict_of(differences), verdict_of(differences, methods=20)
     assert (alone.word, among.word) == ("supported", "undecided")
     assert (alone.low, alone.high) == (among.low, among.high)
+
+
+def rows_of(differences: list[float], metric: str, attack: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "attack": attack, "experiment": "E4", "quantity": "dose-dose", "model": "m",
+            "method": "M", "variant": "plain", "seed": 0, "unlearned": i + 1, "role": "target",
+            "dose": 3, "baseline_dose": 0, "metric": metric, "left": 0.5 + difference,
+            "right": 0.5, "difference": difference, "samples": 1, "expected": "positive",
+            "agrees": True,
+        }
+        for i, difference in enumerate(differences)
+    ]  # fmt: skip
+
+
+def test_further_scores_and_attacks_are_corrected_together_and_cost_the_first_score_nothing() -> (
+    None
+):
+    planned, cells = {("m", "M", "plain"): 9}, schemas.empty("cells")
+    first = rows_of([0.3, 0.1, 0.45, 0.25, 0.2], "fact_recall", "none")
+    more = [
+        row
+        for attack in ("none", "quantise-4", "prune-30")
+        for metric in ("fact_recall", METRIC, "answer_probability")
+        if (attack, metric) != ("none", "fact_recall")
+        for row in rows_of([0.3, 0.1, 0.45, 0.25, 0.2], metric, attack)
+    ]
+    (alone,) = verdicts(schemas.from_rows("comparisons", first), cells, planned, 0.1)
+    found = verdicts(schemas.from_rows("comparisons", first + more), cells, planned, 0.1)
+    assert [(v.family, v.leading) for v in found] == [(1, True), *[(8, False)] * 8]
+    assert found[0] == alone
+    assert found[0].word == "supported"
+    assert {v.word for v in found[1:]} == {"undecided"}
+    assert [(v.attack, v.metric) for v in found] == list(
+        dict.fromkeys((row["attack"], row["metric"]) for row in first + more)
+    )
+
+
+def test_few_targets_have_an_exact_test_beside_the_interval() -> None:
+    assert verdict_of(NEAR).exact_p == pytest.approx(2 / 2**6)
+    assert verdict_of(NEAR[:2]).exact_p is None
+    assert verdict_of([*NEAR, 0.3, 0.31]).exact_p is None
 
 
 def test_the_verdict_table_fits_into_150_columns() -> None:

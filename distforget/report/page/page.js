@@ -116,8 +116,9 @@ const page = {
     const {make, fill} = page;
     fill("verdicts-note",
       `Differences of ${study.metric} (or of the score a claim names), means over targets with ` +
-      "95 % intervals (bootstrap over targets; none for fewer than 3). Supported or " +
-      "contradicted: at 5 % over all lines of a claim (Holm) and by what matters (shaded) or " +
+      "95 % intervals (targets and seeds drawn again; none for fewer than 3). Supported or " +
+      "contradicted: at 5 % over all lines of a claim, those on further scores and after attacks " +
+      "together (Holm) and by what matters (shaded) or " +
       "more. A line opens the answers behind it.");
     fill("claims", ...study.claims.map((claim, number) => page.claim(claim, number)));
     fill("findings", ...study.findings.map((table) => make("details",

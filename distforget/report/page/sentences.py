@@ -38,7 +38,9 @@ def line(verdict: Verdict) -> str:
     said = [
         f"{verdict.left:.2f} {left.format(dose=verdict.dose)}, {verdict.right:.2f} {right}: "
         f"{signed(verdict.estimate)}{known}",
-        f"{verdict.agree} of {counted(verdict.targets, 'target')} as claimed",
+        f"{verdict.agree} of {counted(verdict.targets, 'target')} as claimed"
+        + ("" if verdict.exact_p is None else f" (exact test: p {verdict.exact_p:.3f})"),
+        f"one of {verdict.family} verdicts corrected together",
     ]
     if missing:
         said.append(f"{missing} of {verdict.planned} cells missing")
