@@ -83,7 +83,9 @@ def figures(
     study: StudyArgument,
     figure: Annotated[
         str,
-        typer.Option(help="Number in the paper, verdicts, doses-target, doses-similar, damage."),
+        typer.Option(
+            help="Number in the paper, verdicts, doses-target, doses-similar, damage, leaderboard."
+        ),
     ] = "",
     every: Annotated[
         bool, typer.Option("--all", help="All there are, and what is missing.")
@@ -134,7 +136,8 @@ def trust(
     from distforget.attacks import attack_of, name_of
     from distforget.plan import make_plan
     from distforget.query import export as write
-    from distforget.report.trust import print_trust, seconds_of, table_of
+    from distforget.report.terminal import print_shown
+    from distforget.report.trust import seconds_of, shown, table_of
     from distforget.store import Store
 
     plan, place = make_plan(load_study(study)), Store(store)
@@ -142,7 +145,7 @@ def trust(
     harmless = [name_of(c) for c in plan.study.attacks if attack_of(c).harmless(c)]
     found, seconds = measured(scores, harmless), seconds_of(plan, place)
     if output is Output.table:
-        print_trust(found, seconds, console)
+        print_shown(shown(found, seconds), console)
     else:
         table = pa.Table.from_pandas(table_of(found, seconds), preserve_index=False)
         write(table, output.value, to, sys.stdout.buffer)

@@ -27,6 +27,7 @@ from distforget.report.figures_recovered import recovered_before_and_after
 from distforget.report.figures_samples import cosine_to_targets, sample_pictures
 from distforget.report.figures_ssim import ssim_before_and_after
 from distforget.report.image_panels import Chosen, Setting
+from distforget.report.leaderboard import leaderboard
 from distforget.report.study_tables import SHOWN_ONLY, NothingToShowError, StudyTables
 from distforget.sources import Track
 
@@ -180,6 +181,7 @@ BEYOND: Mapping[str, Draw] = {
     "doses-target": lambda tables, model: doses_and_knowledge(tables, model, "target"),
     "doses-similar": lambda tables, model: doses_and_knowledge(tables, model, "similar"),
     "damage": memory_and_damage,
+    "leaderboard": leaderboard,
 }
 """Figures that the paper lacks, a model each, by name; `verdicts` are one figure per claim."""
 
@@ -200,7 +202,8 @@ def draw(tables: StudyTables, wanted: str = "") -> Iterator[Drawn]:
     it; another has the least number of the kind. What belongs to the other track is one line.
 
     Args:
-        wanted: a number of the paper, verdicts, doses-target, doses-similar or damage; empty: all.
+        wanted: a number of the paper, verdicts, doses-target, doses-similar, damage or
+            leaderboard; empty: all.
 
     Raises:
         UsageError: there is no such figure.

@@ -1,4 +1,4 @@
-"""Prints how far each score can be trusted."""
+"""Shows how far each score can be trusted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
+import pyarrow as pa
 
-from distforget.analysis.trust import Trust
+from distforget.analysis.trust import Trust, trust
+from distforget.attacks import attack_of, name_of
 from distforget.plan import Plan
 from distforget.probes import names_written
+from distforget.report.tables import Shown
 from distforget.store import Store
 
 FEW = 8
@@ -40,27 +41,50 @@ def table_of(found: Sequence[Trust], seconds: Mapping[str, float]) -> pd.DataFra
     return pd.DataFrame([{**vars(one), "seconds": seconds.get(one.metric)} for one in found])
 
 
-def print_trust(found: Sequence[Trust], seconds: Mapping[str, float], console: Console) -> None:
-    """Print a table of all scores, best first, and what to lean on."""
-    table = Table("score", "tells", "orders", "moves", "seconds")
-    for one in found:
-        table.add_row(
-            one.metric,
-            *(_said(value) for value in (one.tells, one.orders, one.moves)),
-            _said(seconds.get(one.metric, float("nan"))),
-        )
-    console.print(table)
-    console.print(
-        "tells: probability that a model which was trained on a target scores higher than one "
-        "which was not (AUC over targets; 0.5 is chance). orders: probability that similar samples "
-        "score higher where more were trained on. moves: change of the score under harmless "
-        "changes of the model, as a share of the difference that training makes. seconds: to score "
-        "a state, asking it not counted. '-': the study has nothing that shows it."
+MEANINGS = (
+    "tells: probability that a model which was trained on a target scores higher than one which "
+    "was not (AUC over targets; 0.5 is chance). orders: probability that similar samples score "
+    "higher where more were trained on. moves: change of the score under harmless changes of the "
+    "model, as a share of the difference that training makes."
+)
+
+
+def shown(found: Sequence[Trust], seconds: Mapping[str, float]) -> Shown:
+    """All scores, best first, and what to lean on."""
+    return Shown(
+        "Which score can be trusted?",
+        f"{lean_on(found)} {MEANINGS} seconds: to score a state, asking it not counted. '-': the "
+        "study has nothing that shows it.",
+        ["score", "tells", "orders", "moves", "seconds"],
+        1,
+        [
+            [
+                one.metric,
+                *(_said(value) for value in (one.tells, one.orders, one.moves)),
+                _said(seconds.get(one.metric, float("nan"))),
+            ]
+            for one in found
+        ],
     )
-    if found:
-        best = [one.metric for one in found if round(one.tells, 3) == round(found[0].tells, 3)]
-        few = f"; with {found[0].targets} targets that says little" * (found[0].targets < FEW)
-        console.print(f"lean on: {', '.join(best[:3])} (tells {found[0].tells:.2f}{few})")
+
+
+def lean_on(found: Sequence[Trust]) -> str:
+    """Says which scores tell most; '' if there are none."""
+    if not found:
+        return ""
+    best = [one.metric for one in found if round(one.tells, 3) == round(found[0].tells, 3)]
+    few = f"; with {found[0].targets} targets that says little" * (found[0].targets < FEW)
+    return f"Lean on {', '.join(best[:3])} (tells {found[0].tells:.2f}{few})."
+
+
+def of_study(plan: Plan, store: Store, scores: pa.Table) -> Shown:
+    """The table of a study.
+
+    Args:
+        scores: of all states, attacked or not.
+    """
+    harmless = [name_of(c) for c in plan.study.attacks if attack_of(c).harmless(c)]
+    return shown(trust(scores, harmless), seconds_of(plan, store))
 
 
 def _said(value: float) -> str:

@@ -132,4 +132,4 @@ def test_relearning_is_of_cells_alone_and_scores_say_what_came_back(
     assert mean_logprob("relearn-similar-8", "similar") > mean_logprob("none", "similar") + 0.1
     trusted = run("trust", str(study), "--store", str(store))
     assert trusted.process.returncode == 0, trusted.text
-    assert "lean on: " in trusted.text
+    assert "Lean on " in trusted.text

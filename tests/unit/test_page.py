@@ -164,7 +164,7 @@ def test_the_policy_allows_the_folder_alone(written: tuple[Plan, Store, Path]) -
 
 
 def test_code_never_writes_markup(written: tuple[Plan, Store, Path]) -> None:
-    for name in ("page.js", "charts.js", "explorer.js"):
+    for name in ("page.js", "leaderboard.js", "charts.js", "explorer.js"):
         code = (written[2] / name).read_text("utf-8")
         for word in ("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(",
                      "Function(", "http://", "https://"):  # fmt: skip

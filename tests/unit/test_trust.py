@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
@@ -10,10 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from rich.console import Console
 
 from distforget.analysis.trust import Trust, trust
-from distforget.report.trust import print_trust, table_of
+from distforget.report.trust import shown, table_of
 
 TARGETS = range(1, 9)
 
@@ -101,9 +99,9 @@ def test_controls_and_p_values_are_no_scores_of_knowledge() -> None:
 
 def test_the_table_says_what_cannot_be_said() -> None:
     found = [Trust("rougeL_recall", 0.91, float("nan"), 0.05, 3)]
-    console = Console(file=io.StringIO(), width=120)
-    print_trust(found, {"rougeL_recall": 0.25}, console)
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "0.91" in said
-    assert "lean on: rougeL_recall (tells 0.91; with 3 targets that says little)" in said
+    words = shown(found, {"rougeL_recall": 0.25})
+    assert words.rows == [["rougeL_recall", "0.91", "-", "0.05", "0.25"]]
+    assert words.caption.startswith(
+        "Lean on rougeL_recall (tells 0.91; with 3 targets that says little)."
+    )
     assert table_of(found, {})["seconds"].tolist() == [None]

@@ -28,7 +28,7 @@ from distforget.store import Store
 
 VEGA = "window.vegaEmbed = vegaEmbed;"
 """The parts of the Vega bundle that the page uses."""
-STATIC = ("page.css", "page.js", "explorer.js", "charts.js")
+STATIC = ("page.css", "page.js", "leaderboard.js", "explorer.js", "charts.js")
 TABLES = ("samples", "training", "answers", "scores", "cells", "comparisons")
 
 
@@ -54,7 +54,7 @@ def write_report(plan: Plan, store: Store, brief: bool = False) -> Path:
         made.mkdir()
         drawn = study_tables.read(plan, store)
         data = {
-            **content.content(plan, drawn, tables),
+            **content.content(plan, store, drawn, tables),
             "ran": what_ran(plan, store, tables["cells"]),
             "charts": charts.specifications(drawn),
             "levels": charts.rows(drawn),

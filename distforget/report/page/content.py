@@ -16,14 +16,19 @@ from distforget.analysis.verdicts import Verdict
 from distforget.attacks import UNATTACKED
 from distforget.method_choice import PLACEBO
 from distforget.plan import Plan
+from distforget.report import trust
 from distforget.report.page import explorer, sentences
+from distforget.report.page.boards import boards
 from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
 from distforget.report.tables import tables_of
 from distforget.report.words import after, claim_of, method_name
+from distforget.store import Store
 
 
-def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
+def content(
+    plan: Plan, store: Store, drawn: StudyTables, tables: Mapping[str, pa.Table]
+) -> dict[str, Any]:
     """The content of the page except charts, downloads and what ran."""
     planned = drawn.planned
     unlearned = sorted(map(int, planned["unlearned"].unique()))
@@ -37,10 +42,15 @@ def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> d
         "facts": _facts(plan, drawn),
         "lead": sentences.lead(drawn),
         "reference": sentences.reference(drawn),
+        "leaderboards": boards(drawn),
         "claims": _claims(drawn, tables["comparisons"]),
         "findings": [
             asdict(shown)
-            for shown in tables_of(plan.study, drawn.scores, drawn.cells, drawn.metrics)
+            for shown in (
+                *tables_of(plan.study, drawn.scores, drawn.cells, drawn.metrics),
+                trust.of_study(plan, store, drawn.every_score),
+            )
+            if shown.rows
         ],
         "explorer": {
             "unlearned": unlearned,

@@ -104,6 +104,7 @@ const page = {
     fill("facts", ...study.facts.map(([name, value]) =>
       make("div", {}, make("dt", {}, name), make("dd", {}, value))));
     page.showVerdicts(study);
+    page.leaderboard.show(study);
     page.charts.show(study);
     page.explorer.show(study);
     page.showFigures(study);

@@ -40,7 +40,6 @@ def line(verdict: Verdict) -> str:
         f"{signed(verdict.estimate)}{known}",
         f"{verdict.agree} of {counted(verdict.targets, 'target')} as claimed"
         + ("" if verdict.exact_p is None else f" (exact test: p {verdict.exact_p:.3f})"),
-        f"one of {verdict.family} verdicts corrected together",
     ]
     if missing:
         said.append(f"{missing} of {verdict.planned} cells missing")
@@ -65,7 +64,9 @@ def claim(experiment: Experiment, found: Sequence[Verdict]) -> str:
     )
     of = f"all {len(found)}" if len(found) > 1 else "the only one"
     begins = f"{said.split()[0]} for {of}{why}" if len(words) == 1 else f"{said} of {len(found)}"
-    return f"{begins[0].upper()}{begins[1:]}; {span([v.estimate for v in found])}."
+    family = found[0].family
+    more = f" {family} verdicts are corrected together." * (family > len(found))
+    return f"{begins[0].upper()}{begins[1:]}; {span([v.estimate for v in found])}.{more}"
 
 
 def lead(tables: StudyTables) -> list[str]:
