@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import torch
 
 from distforget import schemas, selection
-from distforget.draws import rng
+from distforget.draws import generator_seed, rng
 from distforget.errors import UsageError
 from distforget.methods import ResolvedMethod
-from distforget.methods.base import RandomAnswerConfig
+from distforget.methods.base import Importance, RandomAnswerConfig
 from distforget.parts import Part
 from distforget.probes import OF_TOKENS, Evidence, columns_of, probe_of
 from distforget.study import Study
@@ -86,9 +86,9 @@ def unlearn(
     began = time.monotonic()
     put_back(learner, start)
     reports: list[StepReport] = []
-    for one in cell.in_turn() if cell.method.method.forget else ():
+    for one in cell.in_turn() if cell.method.unlearns else ():
         reports += _one(learner, samples, one, retain)
-        if reports[-1].diverged:
+        if reports and reports[-1].diverged:
             break
     return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
 
@@ -102,7 +102,22 @@ def _one(
     preferred = preferred_rows(learner, samples, rows, cell)
     forget = learner.encode(pa.concat_tables([rows, preferred]))
     terms_of = terms_of_one(learner, forget, retain, cell.noise, len(preferred))
+    if method.edit is not None:
+        assert retain is not None  # such a method is given batches
+        rows_of_retain = sorted({row for batch in retain.batches for row in batch})
+        importance = Importance(
+            squared_gradients(learner, forget, range(len(rows))),
+            squared_gradients(learner, retain.examples, rows_of_retain),
+        )
+        seed = generator_seed(cell.study.seed, "edit", cell.unlearned, cell.repetition)
+        draw = torch.Generator().manual_seed(seed)
+        theta_0 = {name: p.detach() for name, p in learner.module.named_parameters()}
+        restore(learner.module, method.edit(theta_0, importance, config, draw))
+        return []
     stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
+    if method.trains is not None:
+        stepper.backward(cell.method.saliency(terms_of(0)))
+        stepper.train_only(method.trains(config))
     theta_0 = {
         name: weights.clone() for name, weights in stepper.weights().items() if method.finish
     }
@@ -117,6 +132,23 @@ def _one(
     if method.finish is not None:
         restore(learner.module, method.finish(theta_0, stepper.weights(), config))
     return reports
+
+
+def squared_gradients(
+    learner: Learner, examples: Any, rows: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """Mean over some rows of the squared gradient of each one's NLL, by weight, in float32."""
+    named = dict(learner.module.named_parameters())
+    found = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in named.items()}
+    for row in rows:
+        learner.module.zero_grad(set_to_none=True)
+        fit = learner.fit(examples, [row])
+        torch.autograd.backward([fit.nll_sum / fit.answer_tokens])
+        for name, p in named.items():
+            if p.grad is not None:
+                found[name] += p.grad.float() ** 2 / len(rows)
+    learner.module.zero_grad(set_to_none=True)
+    return found
 
 
 def put_back(learner: Learner, start: Mapping[str, Any]) -> None:

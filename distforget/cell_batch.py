@@ -90,7 +90,7 @@ def _steps(
         learner.encode(pa.concat_tables([*forget, *preferred])),
         mine,
         retain,
-        [i for i, cell in enumerate(cells) if cell.method.regulariser],
+        [i for i, cell in enumerate(cells) if cell.method.retains],
         [cell.noise for cell in cells],
         {row: place for place, row in enumerate(preferred_to, ends[-1])},
     )
@@ -99,6 +99,17 @@ def _steps(
         TorchStepper(parameters[i], weight_decay=0.0, clip=cell.method.config.gradient_clip)
         for i, cell in enumerate(cells)
     ]
+    salient = [i for i, cell in enumerate(cells) if cell.method.method.trains is not None]
+    if salient:
+        ranked = terms_of(0, salient)
+        torch.autograd.backward(
+            [cells[i].method.saliency(mine) for i, mine in zip(salient, ranked, strict=True)]
+        )
+        slots.take_gradients({i: parameters[i] for i in salient})
+        for i in salient:
+            method = cells[i].method
+            assert method.method.trains is not None
+            steppers[i].train_only(method.method.trains(method.config))
     reports: list[list[StepReport]] = [[] for _ in cells]
     running = list(range(len(cells)))
     for step in range(max(cell.method.config.steps for cell in cells)):

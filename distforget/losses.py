@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distforget.draws import rng
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -187,6 +189,29 @@ def answer_token_distributions(logits: Tensor, labels: Tensor) -> Tensor:
     """
     rows_N, times_N = _answer_positions(logits, labels)
     return _at_least_float32(_select(logits, rows_N, times_N)).log_softmax(-1)
+
+
+def at_answers(states_BTH: Tensor, labels_BT: Tensor) -> Tensor:
+    """(N, H) of the positions that predict answer tokens, row by row."""
+    return _select(states_BTH, *_answer_positions(states_BTH, labels_BT))
+
+
+def steered(hidden_NH: Tensor, coefficient: float, seed: int) -> Tensor:
+    """Mean squared distance from a fixed random direction of the length `coefficient`.
+
+    Args:
+        seed: of the direction, whose units are drawn evenly from 0 to 1 as in RMU's code.
+    """
+    direction_H = rng(seed, "direction").random(hidden_NH.shape[-1])
+    states_NH = _at_least_float32(hidden_NH)
+    goal_H = states_NH.new_tensor(coefficient * direction_H / (direction_H**2).sum() ** 0.5)
+    return (states_NH - goal_H).square().mean()
+
+
+def mean_squared(values_NH: Tensor, others_NH: Tensor) -> Tensor:
+    """Mean over all values of the squared difference; no gradient reaches the others."""
+    other = _at_least_float32(others_NH.detach())
+    return (_at_least_float32(values_NH) - other).square().mean()
 
 
 def answer_tokens(labels_BT: Tensor) -> Tensor:

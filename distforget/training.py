@@ -79,6 +79,8 @@ class TorchStepper:
         self.optimiser = torch.optim.AdamW(
             self.masters, lr=0.0, weight_decay=weight_decay, fused=True
         )
+        self.trained: list[Tensor] | None = None
+        """Of each weight whether it is trained; None: all are."""
         # What failed in a backward pass before left a part of its gradient in the module.
         module.zero_grad(set_to_none=True)
 
@@ -86,11 +88,26 @@ class TorchStepper:
         """See `Stepper`."""
         share.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
 
+    def train_only(self, share: float) -> None:
+        """From here on only this share of the weights is trained: the largest gradients now.
+
+        Clears the gradients.
+        """
+        sizes = [torch.zeros_like(p) if p.grad is None else p.grad.abs() for p in self.parameters]
+        every = torch.cat([size.flatten().float() for size in sizes])
+        least = every.kthvalue(len(every) - max(1, int(share * len(every))) + 1).values
+        self.trained = [size.float() >= least for size in sizes]
+        for parameter in self.parameters:
+            parameter.grad = None
+
     def step(self, learning_rate: float) -> bool:
         """See `Stepper`."""
         for parameter, master in self._rounded():
             if parameter.grad is not None:
                 master.grad, parameter.grad = parameter.grad.float(), None
+        for master, mine in zip(self.masters, self.trained or (), strict=bool(self.trained)):
+            if master.grad is not None:
+                master.grad.mul_(mine)
         gradients = [p.grad for p in self.masters if p.grad is not None]
         if self.world > 1:
             for gradient in gradients:

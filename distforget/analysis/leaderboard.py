@@ -16,10 +16,9 @@ from distforget.analysis.comparisons import score_range
 from distforget.analysis.intervals import Floats, infer
 from distforget.attacks import UNATTACKED
 from distforget.method_choice import PLACEBO, SEQUENCE
-from distforget.metrics import CHOICE_ACCURACY
+from distforget.metrics import CHOICE_ACCURACY, TRUTH_RATIO
 
 Group = Literal["forget", "keep", "withstand", "as retrained", "cost"]
-TRUTH_RATIO = "truth_ratio"
 FORGET_QUALITY = "forget quality"
 TARGETS_COMPARED = 3
 """With fewer retrained targets nothing is said of forget quality."""

@@ -316,7 +316,7 @@ class Worker:
 
     def takes_steps(self, step: Step) -> bool:
         """Whether a cell is unlearned here; others were retrained, or unlearned elsewhere."""
-        return self.what(step).method.method.forget is not None
+        return self.what(step).method.unlearns
 
     def _runs_alone(self, step: Step) -> bool:
         """Whether a cell cannot share a batch: it unlearns more than one sample."""

@@ -82,6 +82,20 @@ class ResolvedMethod:
         retain = REGULARISERS[self.regulariser](parts[0])
         return loss if retain is None else loss + self.config.retain_weight * retain
 
+    def saliency(self, parts: Sequence[Terms]) -> Tensor:
+        """What a method that trains some weights alone ranks them by: the forget set's NLL."""
+        return _mean([terms.target_nll() for terms in parts])
+
+    @property
+    def unlearns(self) -> bool:
+        """Whether it changes weights; others were retrained, or unlearned elsewhere."""
+        return self.method.forget is not None or self.method.edit is not None
+
+    @property
+    def retains(self) -> bool:
+        """Whether it needs the retain batches."""
+        return bool(self.regulariser) or self.method.retains or self.method.edit is not None
+
     def payload(self, target: int) -> dict[str, object]:
         """What of this method decides the result of a target's cell (goes into its key)."""
         enhanced = self.enhanced and self.enhanced.model_dump(mode="json")

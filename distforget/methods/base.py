@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Generic, Literal, Protocol, TypeVar
 from pydantic import Field, model_validator
 
 from distforget.frozen import Frozen
+from distforget.sources import Track
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     Weights = Mapping[str, Tensor]
 
@@ -55,8 +56,28 @@ class Terms(Protocol):
         """(B,): log p_theta of the answer that is preferred to each forget sample's, in nats."""
         ...
 
+    def preferred_nll(self) -> Tensor:
+        """Scalar: mean negative log-likelihood over the preferred answers' tokens, in nats."""
+        ...
+
     def preferred_reference_logprobs_B(self) -> Tensor:
         """(B,): the same under theta_0, without gradient."""
+        ...
+
+    def target_hidden_NH(self, layer: int) -> Tensor:
+        """(N, H): hidden states that predict the forget set's answer tokens.
+
+        Args:
+            layer: 0: the embeddings; l: the output of layer l; -1: the middle layer.
+        """
+        ...
+
+    def retain_hidden_NH(self, layer: int) -> Tensor:
+        """(N, H): the same of the retain batch."""
+        ...
+
+    def retain_reference_hidden_NH(self, layer: int) -> Tensor:
+        """(N, H): the same under theta_0, without gradient."""
         ...
 
     def retain_nll(self) -> Tensor:
@@ -111,6 +132,15 @@ class RandomAnswerConfig(MethodConfig):
         return [line.strip() for line in self.answer_list.splitlines() if line.strip()]
 
 
+@dataclass(frozen=True)
+class Importance:
+    """How much each weight matters: mean over samples of the squared gradient of their NLL."""
+
+    forget: Weights
+    retain: Weights
+    """Over the retain batches."""
+
+
 C = TypeVar("C", bound=Frozen)
 
 
@@ -128,6 +158,16 @@ class Method(Generic[C]):
     """"scratch": the cell's model is trained from the base model without the target; "elsewhere":
     it was unlearned by somebody else."""
     finish: Callable[[Weights, Weights, C], Weights] | None = None
+    edit: Callable[[Weights, Importance, C, Generator], Weights] | None = None
+    """Changes the weights at once, from theta_0 and what they matter for; there are no steps then.
+    Not for adapters."""
+    trains: Callable[[C], float] | None = None
+    """Share of the weights that are trained, those with the largest gradients of the forget set's
+    NLL at theta_0; None: all."""
+    retains: bool = False
+    """True if its own loss asks for retain terms, whatever the regulariser."""
+    track: Track | None = None
+    """The only track that it is for; None: both."""
     prefers: bool = False
     """True if it asks for a preferred answer, which its config, a RandomAnswerConfig, draws."""
     is_reference: bool = False

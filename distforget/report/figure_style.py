@@ -79,9 +79,12 @@ def formats(given: str) -> list[Format]:
 
 
 def method_style(method: str) -> tuple[str, str, str]:
-    """Colour (its family), marker and line (its regulariser) of a method."""
+    """Colour (its family), marker and line (its regulariser) of a method.
+
+    The paper's families have colours of their own; of the others two may have the same.
+    """
     family, _, regulariser = method.partition("_")
-    known = list(families())
+    known = sorted(families(), key=lambda name: not families()[name].source.startswith("paper"))
     place = known.index(family) if family in known else sum(map(ord, family))
     return (FAMILIES[place % len(FAMILIES)], *REGULARISERS.get(regulariser, ("D", ":")))
 

@@ -25,7 +25,12 @@ from distforget.tracks.image.learner import ImageLearner
 from distforget.tracks.image.samples import open_pool
 from tests.asking import metrics_of, scored, tables_of
 
-NAMES = [name for name in methods.names() if name != "retrain"]
+FAMILIES = methods.families()
+NAMES = [
+    name
+    for name in methods.names()
+    if (family := FAMILIES[name.partition("_")[0]]).forget and family.track != "text"
+]
 TAUGHT_ANOTHER = ("GDR", "relabel")
 CLASSES, SIDE = 3, 8
 
@@ -100,7 +105,7 @@ def test_each_method_unlearns_a_class(name: str, trained: Trained) -> None:
     target = selection.target_row(trained.samples, 1)
     true = int(target["answer"][0].as_py())
     settings = {"learning_rate": 1e-3, "steps": 5, "retain_weight": 0.1}
-    if name.startswith("DPO"):
+    if name.startswith(("DPO", "SalUn")):
         settings["random_answer"] = "tokens"  # another class
     if name.startswith("SatImp"):
         settings["beta2"] = 0.0  # it spares what is certain, as a label that was learned is
@@ -115,6 +120,24 @@ def test_each_method_unlearns_a_class(name: str, trained: Trained) -> None:
     assert (outcome.steps, outcome.diverged) == (5, False)
     assert (int(taught) == true) == (not name.startswith(TAUGHT_ANOTHER))
     assert after < before if int(taught) == true else after > before
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [("SSD", {"selection": 1.0}), ("Fisher", {"scale": 1e-3})]
+)
+def test_what_edits_weights_makes_the_class_less_sure_and_is_drawn_alike(
+    name: str, settings: dict[str, Any], trained: Trained
+) -> None:
+    found = []
+    for _ in range(2):
+        outcome = cell.unlearn(
+            trained.learner, trained.start, trained.samples, what(name, settings=settings),
+            trained.retain,
+        )  # fmt: skip
+        assert (outcome.steps, outcome.diverged) == (0, False)
+        found.append({n: p.detach().clone() for n, p in trained.learner.module.named_parameters()})
+    assert all(found[0][n].equal(w) for n, w in found[1].items())
+    assert any(not found[0][n].equal(torch.as_tensor(w)) for n, w in trained.start.items())
 
 
 def test_the_nearest_samples_are_unlearned_with_the_target(trained: Trained) -> None:

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from distforget import methods
+from distforget.draws import rng
 from distforget.errors import UsageError
 from distforget.method_choice import EnhancedConfig, MethodChoice
 from distforget.methods import ResolvedMethod
-from distforget.methods.base import RandomAnswerConfig
+from distforget.methods.base import Importance, RandomAnswerConfig
 
-NAMES = [name for name in methods.names() if name != "retrain"]
+NAMES = [n for n in methods.names() if methods.families()[n.partition("_")[0]].forget]
 """Methods that take unlearning steps."""
 PLAIN = [name for name in NAMES if "_" not in name]
 RANDOM = ("GDR", "relabel")
 """Families that train on random answers."""
-PREFERRING = ("DPO",)
+PREFERRING = ("DPO", "SalUn")
 """Families that prefer random answers."""
 REGULARISED = [name for name in NAMES if "_" in name]
 
@@ -34,6 +35,9 @@ class FixedTerms:
     NLL, RETAIN_NLL, RETAIN_KL = 2.0, 3.0, 0.5
     LOGPROBS, REFERENCE = (-6.0, -2.0), (-4.0, -3.0)
     PREFERRED, PREFERRED_REFERENCE = (-7.0, -1.0), (-9.0, -5.0)
+    PREFERRED_NLL = 1.5
+    HIDDEN, RETAIN_HIDDEN = ((1.0, -2.0), (0.5, 3.0)), ((0.1, 0.2),)
+    RETAIN_REFERENCE_HIDDEN = ((0.0, 0.5),)
     TOKENS = ((-1.0, -2.5), (-0.25,))
     """Of two samples: log p of the answer's tokens."""
     NOW, BEFORE, LABELS = (
@@ -44,7 +48,7 @@ class FixedTerms:
     """Probabilities of three tokens at two places, now and under theta_0; the answer's tokens."""
 
     def __init__(self) -> None:
-        self.theta = torch.ones(8, dtype=torch.float64, requires_grad=True)
+        self.theta = torch.ones(11, dtype=torch.float64, requires_grad=True)
 
     def target_nll(self) -> Tensor:
         return self.NLL * self.theta[0]
@@ -72,6 +76,18 @@ class FixedTerms:
 
     def preferred_reference_logprobs_B(self) -> Tensor:
         return torch.tensor(self.PREFERRED_REFERENCE, dtype=torch.float64)
+
+    def preferred_nll(self) -> Tensor:
+        return self.PREFERRED_NLL * self.theta[8]
+
+    def target_hidden_NH(self, layer: int) -> Tensor:
+        return torch.tensor(self.HIDDEN, dtype=torch.float64) * self.theta[9]
+
+    def retain_hidden_NH(self, layer: int) -> Tensor:
+        return torch.tensor(self.RETAIN_HIDDEN, dtype=torch.float64) * self.theta[10]
+
+    def retain_reference_hidden_NH(self, layer: int) -> Tensor:
+        return torch.tensor(self.RETAIN_REFERENCE_HIDDEN, dtype=torch.float64)
 
     def retain_nll(self) -> Tensor:
         return self.RETAIN_NLL * self.theta[3]
@@ -119,7 +135,22 @@ def dpo_by_hand(beta: float) -> float:
     return total / 2
 
 
+def rmu_by_hand(coefficient: float, keep: float) -> float:
+    drawn = rng(0, "direction").random(2)
+    length = math.sqrt(drawn[0] ** 2 + drawn[1] ** 2)
+    goal = [coefficient * d / length for d in drawn]
+    pushed = [(h[u] - goal[u]) ** 2 for h in FixedTerms.HIDDEN for u in range(2)]
+    kept = [
+        (h[u] - r[u]) ** 2
+        for h, r in zip(FixedTerms.RETAIN_HIDDEN, FixedTerms.RETAIN_REFERENCE_HIDDEN, strict=True)
+        for u in range(2)
+    ]
+    return sum(pushed) / len(pushed) + keep * sum(kept) / len(kept)
+
+
 CLOSED_FORMS = {
+    "RMU": rmu_by_hand(6.5, 100.0),
+    "SalUn": FixedTerms.PREFERRED_NLL,
     "GA": -2.0,
     "GDR": 2.0,
     "relabel": 2.0,
@@ -141,6 +172,38 @@ def test_the_loss_is_the_closed_form(name: str) -> None:
     expected = CLOSED_FORMS[family] + 0.7 * REGULARISER_VALUES.get(regulariser, 0.0)
     loss = method(name, retain_weight=0.7).loss([FixedTerms()])
     assert float(loss.detach()) == pytest.approx(expected, rel=1e-12)
+
+
+IMPORTANCE = Importance(
+    {"w": torch.tensor([8.0, 1.0, 0.0, 40.0])}, {"w": torch.tensor([1.0, 1.0, 0.0, 0.5])}
+)
+START = {"w": torch.tensor([2.0, 3.0, 5.0, -7.0])}
+
+
+def test_ssd_dampens_what_matters_more_for_the_target() -> None:
+    found = method("SSD", selection=4.0, dampening=2.0)
+    edited = found.method.edit(START, IMPORTANCE, found.config, torch.Generator())
+    assert edited["w"].tolist() == pytest.approx([2 * 2 * 1 / 8, 3.0, 5.0, -7 * 2 * 0.5 / 40])
+
+
+def test_ssd_never_makes_a_weight_larger() -> None:
+    found = method("SSD", selection=0.5, dampening=100.0)
+    edited = found.method.edit(START, IMPORTANCE, found.config, torch.Generator())
+    assert edited["w"].tolist() == START["w"].tolist()
+
+
+def test_fisher_adds_noise_by_the_fourth_root_of_what_matters_for_the_rest() -> None:
+    found = method("Fisher", scale=0.1, least=1e-2)
+    size = 200_000
+    retain = torch.tensor([16.0]).repeat(size)
+    both = Importance({}, {"a": retain, "b": 0 * retain})
+    start = {"a": torch.full((size,), 3.0), "b": torch.zeros(size)}
+    edited = found.method.edit(start, both, found.config, torch.Generator().manual_seed(0))
+    again = found.method.edit(start, both, found.config, torch.Generator().manual_seed(0))
+    assert edited["a"].equal(again["a"])
+    assert float(edited["a"].mean()) == pytest.approx(3.0, abs=1e-3)
+    assert float(edited["a"].std()) == pytest.approx(0.1 / 2, rel=0.01)
+    assert float(edited["b"].std()) == pytest.approx(0.1 * 100**0.25, rel=0.01)
 
 
 @pytest.mark.parametrize("beta", [0.05, 1.0, 4.0])
@@ -227,7 +290,8 @@ def test_tv_alone_finishes_and_gdr_and_relabel_take_random_answers() -> None:
 def test_retrain_alone_starts_from_scratch_and_takes_no_steps() -> None:
     families = methods.families()
     assert {n for n, m in families.items() if m.starts_from == "scratch"} == {"retrain"}
-    assert {n for n, m in families.items() if m.forget is None} == {"retrain"}
+    neither = {n for n, m in families.items() if m.forget is None and m.edit is None}
+    assert neither == {"retrain"}
     assert [n for n in methods.names() if n.startswith("retrain")] == ["retrain"]
 
 

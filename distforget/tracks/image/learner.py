@@ -23,7 +23,7 @@ from distforget.imaging.models import Classifier
 from distforget.imaging.ssim import scaled_ssim_pairs, ssim_pairs
 from distforget.probes import Tokens, tokens_of
 from distforget.tracks.base import Fit, Noise, RetainBatches
-from distforget.tracks.terms import LogitTermsOfCells
+from distforget.tracks.terms import LogitTermsOfCells, Passed
 
 
 def pixels_of(samples: pa.Table) -> Tensor:
@@ -135,7 +135,7 @@ class ImageLearner:
     ) -> LogitTermsOfCells:
         """See `Learner.terms_of_cells`; there is no noise on images."""
         return LogitTermsOfCells(
-            lambda examples, rows, slots, noise, step: self.logits(examples, rows),
+            lambda examples, rows, slots, noise, step: Passed(*self.logits(examples, rows)),
             forget, rows, retain, retaining, noises, preferred,
         )  # fmt: skip
 

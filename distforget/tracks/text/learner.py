@@ -19,7 +19,7 @@ from distforget import losses
 from distforget.probes import Tokens, free_rows, tokens_of
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches
-from distforget.tracks.terms import LogitTermsOfCells
+from distforget.tracks.terms import LogitTermsOfCells, Passed
 from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
 from distforget.tracks.text.generation import Using, generate
@@ -84,6 +84,17 @@ class TextLearner:
 
         Answers end at the right edge, so positions before the longest one need no logits.
         """
+        logits, labels, _ = self._passed(batch, slot_of_row, noise, hidden=False)
+        return logits, labels
+
+    def _passed(
+        self,
+        batch: TextBatch,
+        slot_of_row: Sequence[int] | None,
+        noise: Mapping[int, Tensor] | None,
+        hidden: bool,
+    ) -> Passed:
+        """The same, with hidden states (B, K, H) if asked for."""
         device = next(self.module.parameters()).device
         labels_BT = batch.labels_BT
         keep = int((labels_BT != losses.IGNORED).sum(1).max()) + 1
@@ -95,8 +106,10 @@ class TextLearner:
                 position_ids=positions_BT.to(device),
                 use_cache=False,
                 logits_to_keep=keep,
+                output_hidden_states=hidden,
             )
-        return output.logits, labels_BT[:, -keep:].to(device)
+        states = [states_BTH[:, -keep:] for states_BTH in output.hidden_states or ()]
+        return Passed(output.logits, labels_BT[:, -keep:].to(device), states)
 
     def fit(self, examples: TextExamples, rows: Sequence[int]) -> Fit:
         """See `Learner.fit`."""
@@ -130,10 +143,10 @@ class TextLearner:
             slot_of_row: Sequence[int],
             noise_of_row: Sequence[Noise | None],
             step: int,
-        ) -> tuple[Tensor, Tensor]:
+        ) -> Passed:
             sizes = examples.sizes[list(rows)].tolist()
             noise = draw(self.module, noise_of_row, sizes, step)
-            return self.logits(self.encoder.batch(examples, rows), slot_of_row, noise)
+            return self._passed(self.encoder.batch(examples, rows), slot_of_row, noise, hidden=True)
 
         return LogitTermsOfCells(forward, forget, rows, retain, retaining, noises, preferred)
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from distforget.metrics import TRUTH_RATIO
 from distforget.parts import Part
 from distforget.probes import Metric, Probe, Scores, TextEvidence, spread
 
@@ -13,13 +14,13 @@ LARGEST = 1e6
 """Ratio of a model that gives the true answer no probability, and of one that diverged."""
 
 
-class TruthRatioConfig(Part):
+class TruthConfig(Part):
     """Probability of wrong answers over that of the true one."""
 
-    kind: Literal["truth_ratio"] = "truth_ratio"
+    kind: Literal["truth"] = "truth"
 
 
-def run(evidence: TextEvidence, config: TruthRatioConfig) -> Scores:
+def run(evidence: TextEvidence, config: TruthConfig) -> Scores:
     """Score the samples that have wrong answers."""
     tokens, wrong = evidence.tokens(), evidence.wrong_logprobs()
     known = [
@@ -35,21 +36,21 @@ def run(evidence: TextEvidence, config: TruthRatioConfig) -> Scores:
     ratios = np.nan_to_num(ratios, nan=LARGEST).clip(max=LARGEST)
     return Scores(
         {
-            "truth_ratio": spread(ratios, rows, count),
+            TRUTH_RATIO: spread(ratios, rows, count),
             "truth_share": spread(1 / (1 + ratios), rows, count),
         }
     )
 
 
 PROBE = Probe(
-    config=TruthRatioConfig,
+    config=TruthConfig,
     version=1,
     source="truth ratio (Maini et al. 2024, TOFU, Eq. 1; geometric mean over the wrong answers, as "
     "in its code): p(wrong)^(1/tokens) / p(true)^(1/tokens); truth_share is 1 / (1 + ratio)",
     track="text",
     run=run,
     metrics=(
-        Metric("truth_ratio", 0, LARGEST, falls=True),
+        Metric(TRUTH_RATIO, 0, LARGEST, falls=True),
         Metric("truth_share", 0, 1),
     ),
 )

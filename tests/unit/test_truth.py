@@ -14,7 +14,7 @@ from distforget import cell, schemas
 from distforget.errors import UsageError
 from distforget.models import PromptConfig
 from distforget.probes import Tokens
-from distforget.probes.truth_ratio import LARGEST, PROBE, TruthRatioConfig
+from distforget.probes.truth import LARGEST, PROBE, TruthConfig
 from distforget.similarity import similarity_of
 from distforget.sources import Wanted
 from distforget.sources.biographies import SOURCE, BiographiesConfig
@@ -44,7 +44,7 @@ class Evidence:
 
 
 def scored(own: list[Tokens | None], wrong: list[list[float] | None]) -> dict[str, list[float]]:
-    found = PROBE.run(Evidence(own, wrong), TruthRatioConfig()).values
+    found = PROBE.run(Evidence(own, wrong), TruthConfig()).values
     return {name: values.tolist() for name, values in found.items()}
 
 
