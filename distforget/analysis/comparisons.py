@@ -106,6 +106,10 @@ EXPERIMENTS = (
         "similar samples, trained on: knowledge stays above the floor",
     ),
     Experiment(
+        "alone", "post-pre_unlearn", "target", "none", "plain", "negative",
+        "target, no similar samples in the data: knowledge falls",
+    ),
+    Experiment(
         "E4", "post-pre_unlearn", "target", "all", "plain", "negative",
         "target, similar samples kept: knowledge falls",
     ),

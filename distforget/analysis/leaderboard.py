@@ -19,7 +19,8 @@ from distforget.method_choice import PLACEBO, SEQUENCE
 from distforget.metrics import CHOICE_ACCURACY, TRUTH_RATIO
 
 Group = Literal["forget", "keep", "withstand", "as retrained", "cost"]
-FORGET_QUALITY = "forget quality"
+FORGET_QUALITY, MODEL_UTILITY = "forget quality", "model utility"
+OF_UTILITY = ("answer_probability", "rougeL_recall", TRUTH_RATIO)
 TARGETS_COMPARED = 3
 """With fewer retrained targets nothing is said of forget quality."""
 
@@ -109,6 +110,11 @@ class _Board:
             Column("neighbours", "keep", "high", f"{self.metric} of samples like the target"),
             Column("others", "keep", "high", f"{self.metric} of other samples"),
             Column("utility", "keep", "high", "multiple-choice questions answered right"),
+            Column(
+                MODEL_UTILITY, "keep", "high",
+                "harmonic mean of answer probability, ROUGE-L recall and 1 - truth ratio of "
+                "neighbours and of others (as TOFU's)",
+            ),
             *(
                 Column(name, "withstand", "low", f"{self.metric} of the target after {name}")
                 for name in attacks
@@ -175,6 +181,9 @@ class _Board:
         ):
             mine = _own(rows[rows["metric"] == metric], role, by)
             _put(values, name, mine, metric)
+        utility = model_utility(rows)
+        if np.isfinite(utility):
+            values[MODEL_UTILITY] = Value(utility)
         return values
 
     def _as_retrained(self, plain: pd.DataFrame) -> dict[str, Value]:
@@ -196,6 +205,23 @@ class _Board:
             found = stats.ks_2samp(ratios["value"], ratios["value_retrained"])
             values[FORGET_QUALITY] = Value(float(found.pvalue))
         return values
+
+
+def model_utility(rows: pd.DataFrame) -> float:
+    """TOFU's, of the samples here that should stay; NaN where a score is missing.
+
+    Args:
+        rows: of table `scores`, of one model state or of the cells of one method.
+
+    Source: Maini et al. 2024, TOFU, section 2.2.
+    """
+    kept = rows[rows["role"].isin(["neighbour", "other"]) & rows["metric"].isin(OF_UTILITY)]
+    ratio = kept["metric"] == TRUTH_RATIO
+    kept = kept.assign(value=kept["value"].where(~ratio, (1 - kept["value"]).clip(lower=0)))
+    means = kept.groupby(["role", "metric"])["value"].mean()
+    if kept["metric"].nunique() < len(OF_UTILITY):
+        return float("nan")
+    return float(stats.hmean(means)) if (means > 0).all() else 0.0
 
 
 def _own(rows: pd.DataFrame, role: str, by: str) -> pd.DataFrame:
@@ -228,9 +254,11 @@ def _front(lines: Sequence[Line], columns: Sequence[Column]) -> set[int]:
 
     def mean(line: Line, group: Group) -> float:
         means = [
-            line.values[c.name].mean for c in columns if c.group == group and c.name in line.values
+            line.values[c.name].mean
+            for c in columns
+            if c.group == group and c.name in line.values and c.name != MODEL_UTILITY
         ]
-        return float(np.mean(means)) if means else float("nan")
+        return float(np.mean(means)) if means else 0.0
 
     points = {
         i: (-mean(line, "forget"), mean(line, "keep"))

@@ -37,6 +37,7 @@ EXPECTED = (
     # (SPEC sections 5 and 7; retrained and placebo: section 8)
     ("E3", "post-pre_unlearn", "similar", (3,), "same", "negative", PLAIN),
     ("E3", "post-pre_finetune", "similar", (3,), None, "positive", PLAIN),
+    ("alone", "post-pre_unlearn", "target", (0,), "same", "negative", PLAIN),
     ("E4", "post-pre_unlearn", "target", (3,), "same", "negative", PLAIN),
     ("E4", "post-pre_finetune", "target", (3,), None, "positive", PLAIN),
     ("E4", "dose-dose", "target", (3,), 0, "positive", PLAIN),
@@ -200,7 +201,7 @@ def test_a_missing_cell_is_missing_from_every_comparison_that_needs_it() -> None
 def test_one_dose_has_no_comparison_of_doses() -> None:
     without = [r for r in ROWS if r.get("dose") in (None, 0)]
     found = compare(table(without), [METRIC], MARGIN).to_pylist()
-    assert {r["experiment"] for r in found} == {"E5", "retrained", "placebo"}
+    assert {r["experiment"] for r in found} == {"alone", "E5", "retrained", "placebo"}
     with_all = [r for r in ROWS if r.get("dose") in (None, 3)]
     found = compare(table(with_all), [METRIC], MARGIN).to_pylist()
     assert {r["experiment"] for r in found} == {"E3", "E4", "E7", "retrained", "placebo"}

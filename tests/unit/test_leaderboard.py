@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from benchmarks import made_up
 from distforget import schemas
-from distforget.analysis.leaderboard import FORGET_QUALITY, Line, leaderboards
+from distforget.analysis.leaderboard import FORGET_QUALITY, Line, leaderboards, model_utility
 from distforget.plan import make_plan
 from distforget.report.figure_numbers import draw
 from distforget.report.leaderboard import FRONT, name_of, shown
@@ -129,6 +130,28 @@ def test_a_seed_and_a_dose_more_make_boards_and_values_of_their_own() -> None:
     scores = schemas.from_rows("scores", rows + more)
     found = leaderboards(scores, schemas.empty("cells"), METRIC)
     assert [board.dose for board in found] == [2, 0]
+
+
+def test_model_utility_is_the_harmonic_mean_of_six_means() -> None:
+    values = {
+        ("answer_probability", "other"): (0.5, 0.7), ("rougeL_recall", "other"): (0.8, 0.8),
+        ("truth_ratio", "other"): (0.2, 3.0), ("answer_probability", "neighbour"): (0.9,),
+        ("rougeL_recall", "neighbour"): (0.4,), ("truth_ratio", "neighbour"): (0.5,),
+    }  # fmt: skip
+    rows = [
+        row(value, role, None, metric=metric)
+        for (metric, role), some in values.items()
+        for value in some
+    ]
+    means = [0.6, 0.8, (0.8 + 0) / 2, 0.9, 0.4, 0.5]
+    expected = len(means) / sum(1 / mean for mean in means)
+    assert model_utility(pd.DataFrame(rows)) == pytest.approx(expected)
+    assert model_utility(pd.DataFrame([*rows, row(0.0, "target", 1)])) == pytest.approx(expected)
+    gone = [{**r, "value": 9.0} if r["metric"] == "truth_ratio" else r for r in rows]
+    assert model_utility(pd.DataFrame(gone)) == 0
+    assert math.isnan(
+        model_utility(pd.DataFrame([r for r in rows if r["metric"] != "truth_ratio"]))
+    )
 
 
 @pytest.fixture(scope="module")
