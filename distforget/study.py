@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from distforget.attacks import attack_of, name_of
 from distforget.attacks import attacks as every_attack
-from distforget.attacks import name_of
 from distforget.data import Data, TextData, track_of
 from distforget.draws import rng
 from distforget.frozen import Frozen, Name
@@ -277,6 +277,13 @@ class Study(Frozen):
             if probe.track != self.track:
                 raise ValueError(
                     f"probes: {config.kind!r} is for {probe.track}, but data.source "
+                    f"{self.data.source.kind!r} gives {self.track}; take it out"
+                )
+        for config in self.attacks:
+            attack = attack_of(config)
+            if attack.track not in (None, self.track):
+                raise ValueError(
+                    f"attacks: {config.kind!r} is for {attack.track}, but data.source "
                     f"{self.data.source.kind!r} gives {self.track}; take it out"
                 )
         if self.verify.metric and self.verify.metric not in self.metrics:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from distforget.parts import Part, scan
+from distforget.sources import Track
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,19 +46,24 @@ class Attacked(Protocol):
 
 @dataclass(frozen=True)
 class Attack(Generic[C]):
-    """A change of a model's weights, after which the same samples are asked again."""
+    """A change of a model's weights or of the questions; the same samples are asked again."""
 
     config: type[C]
     version: int
     source: str
     """What it does and where it is described; `distforget list attacks` prints it."""
-    run: Callable[[Attacked, C], None]
-    """Changes the weights of the model in place."""
     named: Callable[[C], str]
     """What tables call the attack with these settings: words of a to z, 0 to 9, '.' and '-'."""
+    run: Callable[[Attacked, C], None] | None = None
+    """Changes the weights of the model in place; None: they stay."""
+    asks: Callable[[pa.Table, pa.Table, C], pa.Table] | None = None
+    """From the samples asked and the whole dataset, the same samples with other questions; None:
+    they stay."""
     harmless: Callable[[C], bool] = lambda config: False
     """Whether it teaches nothing about a target and damages little: a score that it moves is no
     good measure."""
+    track: Track | None = None
+    """The only track that it is for; None: both."""
     of_target: bool = False
     """True if it needs a target that was unlearned: then floor and ceiling are not attacked."""
 

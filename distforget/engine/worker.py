@@ -212,7 +212,11 @@ class Worker:
         with self.learner.merged() as module:
             what = self.what(step.state) if step.state.stage == "cell" else None
             attacked = cell.Attacked(self.learner, module, self.samples, what)
-            attack_of(config).run(attacked, config)
+            attack = attack_of(config)
+            if attack.run is not None:
+                attack.run(attacked, config)
+            if attack.asks is not None:
+                asked = attack.asks(asked, self.samples, config)
             answers = cell.ask(self.learner, asked, identity(step, self.study), drafts)
             kept = self._kept_weights()
         return lambda folder: write({"answers": answers}, folder, kept)

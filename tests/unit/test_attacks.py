@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 import torch
 from hypothesis import given
@@ -12,18 +13,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from distforget import cell, selection
+from distforget import cell, schemas, selection
 from distforget.attacks import Attacked, attacks, name_of
 from distforget.attacks._layers import change
+from distforget.attacks.hint import HintConfig
+from distforget.attacks.hint import asks as asks_hint
 from distforget.attacks.prune import PruneConfig, pruned
 from distforget.attacks.quantise import QuantiseConfig, rounded
 from distforget.attacks.relearn import ATTACK as RELEARN
 from distforget.attacks.relearn import RelearnConfig
+from distforget.attacks.rephrase import RephraseConfig
+from distforget.attacks.rephrase import asks as asks_rephrased
 from distforget.errors import UsageError
 from distforget.plan import make_plan
+from distforget.study import Study
 from tests.adapted import Setting, logits_of
 from tests.contract.test_method_arithmetic import method
 from tests.contract.test_methods import SIMILAR, samples, study
+from tests.unit.test_study import IMAGES, changed
 
 
 class Experts(nn.Module):
@@ -191,3 +198,49 @@ def test_floor_and_ceiling_are_not_relearned() -> None:
     }
     assert {phase for attack, phase in phases if attack.startswith("relearn")} == {"post_unlearn"}
     assert len({phase for attack, phase in phases if attack.startswith("quantise")}) == 3
+
+
+def test_a_hint_puts_other_samples_before_each_question() -> None:
+    rows = samples()
+    asked = selection.asked_rows(rows, range(1, 2), study())
+    found = asks_hint(asked, rows, HintConfig(shots=2))
+    others = rows.filter(pc.equal(rows["role"], "other")).to_pylist()
+    assert found.drop_columns("question") == asked.drop_columns("question")
+    for before, after in zip(asked.to_pylist(), found.to_pylist(), strict=True):
+        shots = [o for o in others if o["sample_id"] != before["sample_id"]][:2]
+        expected = [f"{o['question']} {o['answer']}" for o in shots]
+        assert after["question"].split("\n") == [*expected, before["question"]]
+
+
+def test_no_hint_is_of_the_samples_own_family() -> None:
+    rows = samples().to_pylist()
+    rows[-1] |= {"role": "neighbour", "target_index": 1, "answer": "It is the next one."}
+    table = schemas.from_rows("samples", rows)
+    found = asks_hint(table.slice(0, 2), table, HintConfig(shots=3)).to_pylist()
+    assert "the next one" not in found[0]["question"]
+    assert found[1]["question"].startswith(f"{rows[-1]['question']} It is the next one.")
+
+
+def test_a_target_is_asked_in_the_words_of_a_similar_sample() -> None:
+    rows = samples()
+    asked = selection.asked_rows(rows, range(1, 3), study())
+    found = asks_rephrased(asked, rows, RephraseConfig(rank=2)).to_pylist()
+    of_rank = {r["target_index"]: r["question"] for r in rows.to_pylist() if r["similar_rank"] == 2}
+    for before, after in zip(asked.to_pylist(), found, strict=True):
+        target = before["role"] == "target"
+        wanted = of_rank[before["target_index"]] if target else before["question"]
+        assert after == {**before, "question": wanted}
+    same = asks_rephrased(asked, rows, RephraseConfig(rank=9))
+    assert same == asked
+
+
+def test_questions_with_choices_stay() -> None:
+    rows = samples().slice(0, 1).to_pylist()
+    rows[0]["choices"] = ["a", "b"]
+    table = schemas.from_rows("samples", rows)
+    assert asks_hint(table, samples(), HintConfig()) == table
+
+
+def test_an_attack_by_questions_is_for_text_alone() -> None:
+    with pytest.raises(ValueError, match="attacks: 'hint' is for text"):
+        Study.model_validate(changed("attacks", ["hint"], IMAGES))

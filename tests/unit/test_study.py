@@ -181,6 +181,8 @@ DECIDING: dict[str, Any] = {
     "attacks.rows": None,
     "attacks.percent": None,
     "attacks.steps": None,
+    "attacks.shots": None,
+    "attacks.rank": None,
     "unlearn_targets": 1,
     "adapter.rank": 4,
     "adapter.alpha": 2.0,
@@ -267,6 +269,8 @@ def test_each_field_of_a_study_is_on_one_side() -> None:
         {"kind": "relearn", "learning_rate": 1e-3},
         {"kind": "relearn", "batch_size": 2},
         {"kind": "prune", "percent": 50},
+        {"kind": "hint", "shots": 3},
+        {"kind": "rephrase", "rank": 2},
         {"kind": "quantise", "group": 32},
     ],
 )
