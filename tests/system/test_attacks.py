@@ -55,12 +55,14 @@ def test_an_attack_that_is_added_later_costs_only_itself(
 ) -> None:
     store = tmp_path / "store"
     shutil.copytree(undisturbed.store, store)
-    content = study_content(tiny_model, attacks=["quantise", {"kind": "quantise", "bits": 2}])
+    content = study_content(
+        tiny_model, attacks=["quantise", {"kind": "quantise", "bits": 2}, "rephrase"]
+    )
     study = write_study(tmp_path / "tiny.yaml", content)
     done = run("run", str(study), "--store", str(store))
     assert done.process.returncode == 0, done.text
     plan = make_plan(load_study(str(study)))
-    assert f"{2 * STATES * (1 + len(plan.study.probes))} steps computed now" in done.text
+    assert f"{3 * STATES * (1 + len(plan.study.probes))} steps computed now" in done.text
     assert "after the attack quantise-2" in done.text
 
     tables = store / "studies/tiny"
@@ -69,13 +71,13 @@ def test_an_attack_that_is_added_later_costs_only_itself(
     for name in ("answers", "scores", "comparisons"):
         before = pd.read_parquet(undisturbed.tables / f"{name}.parquet")
         after = pd.read_parquet(tables / f"{name}.parquet")
-        assert set(after["attack"]) == {"none", "quantise-4", "quantise-2"}
+        assert set(after["attack"]) == {"none", "quantise-4", "quantise-2", "rephrase-1"}
         kept = after[after["attack"] == "none"].reset_index(drop=True)
         pd.testing.assert_frame_equal(kept, before, check_exact=True)
 
     found = pd.read_parquet(tables / "comparisons.parquet")
     brought_back = found[found["quantity"] == "post-unattacked"]
-    assert len(brought_back) == 2 * 2 * 8  # attacks, scores, cells
+    assert len(brought_back) == 3 * 2 * 8  # attacks, scores, cells
     unattacked = found[(found["attack"] == "none") & (found["quantity"] == "post-pre_unlearn")]
     keys = ["model", "method", "seed", "unlearned", "role", "dose", "metric"]
     both = brought_back.merge(unattacked, on=keys)
@@ -87,16 +89,24 @@ def test_an_attack_that_is_added_later_costs_only_itself(
     weights = Store(store).folder(ceiling.inputs["finetune"].key) / "weights.safetensors"
     module.load_state_dict(load_file(weights), strict=False)
     module.tie_weights()
-    rounded_by_hand(module, 2)
-    mine = answers[
-        (answers["attack"] == "quantise-2")
-        & (answers["phase"] == "pre_unlearn")
-        & (answers["dose"] == 3)
+    every = pq.read_table(tables / "samples.parquet")
+    first = every.to_pandas().query("similar_rank == 1").set_index("target_index")["question"]
+
+    def check(attack: str, samples: pa.Table) -> None:
+        mine = answers[(answers["phase"] == "pre_unlearn") & (answers["dose"] == 3)]
+        mine = mine[mine["attack"] == attack]
+        expected = logprobs_of(module, tiny_model, samples.take(pa.array(mine["sample_id"])))
+        for logprobs, wanted in zip(mine["expected_logprobs"], expected, strict=True):
+            np.testing.assert_allclose(logprobs, wanted, atol=1e-4)
+
+    questions = [
+        first[row["target_index"]] if row["role"] == "target" else row["question"]
+        for row in every.to_pylist()
     ]
-    samples = pq.read_table(tables / "samples.parquet").take(pa.array(mine["sample_id"]))
-    expected = logprobs_of(module, tiny_model, samples)
-    for logprobs, wanted in zip(mine["expected_logprobs"], expected, strict=True):
-        np.testing.assert_allclose(logprobs, wanted, atol=1e-4)
+    place = every.schema.get_field_index("question")
+    check("rephrase-1", every.set_column(place, "question", pa.array(questions)))
+    rounded_by_hand(module, 2)
+    check("quantise-2", every)
 
 
 def test_relearning_is_of_cells_alone_and_scores_say_what_came_back(
