@@ -243,16 +243,7 @@ class _Maker:
         if any(method.retains for _, method in mine):
             self.references.append(reference)
         for choice, method in mine:
-            if method.method.track not in (None, study.track):
-                raise UsageError(
-                    f"methods: {method.name} is for {method.method.track}, but data.source "
-                    f"{study.data.source.kind!r} gives {study.track}; take it out"
-                )
-            if method.method.edit and study.adapter:
-                raise UsageError(
-                    f"methods: {method.name} changes whole weights, but the study has adapters; "
-                    "delete adapter or the method"
-                )
+            method.refuse(study.track, adapters=study.adapter is not None)
             for target in range(1, (choice.targets or study.unlearn_targets) + 1):
                 inputs = {**start, "reference": reference} if method.retains else start
                 if method.method.starts_from == "scratch":

@@ -51,7 +51,7 @@ STAGE_FILES = {
     "cell": (
         "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py", *ASKING,
     ),
-    "attack": ASKING,
+    "attack": ("attacked.py", *ASKING),
     "probe": SCORING,
 }  # fmt: skip
 """Files and folders under distforget/ that make a stage's result.

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from distforget import cell, cell_batch, schemas, selection
+from distforget.attacked import Attacked
 from distforget.attacks import attack_of, name_of
 from distforget.attempts import DiskError
 from distforget.engine import weights
@@ -211,7 +212,7 @@ class Worker:
         )
         with self.learner.merged() as module:
             what = self.what(step.state) if step.state.stage == "cell" else None
-            attacked = cell.Attacked(self.learner, module, self.samples, what)
+            attacked = Attacked(self.learner, module, self.samples, what)
             attack = attack_of(config)
             if attack.run is not None:
                 attack.run(attacked, config)

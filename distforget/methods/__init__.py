@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from distforget.errors import UsageError
 from distforget.method_choice import EnhancedConfig, MethodChoice
 from distforget.methods.base import Method, MethodConfig, Terms
+from distforget.sources import Track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,6 +96,23 @@ class ResolvedMethod:
     def retains(self) -> bool:
         """Whether it needs the retain batches."""
         return bool(self.regulariser) or self.method.retains or self.method.edit is not None
+
+    def refuse(self, track: Track, adapters: bool) -> None:
+        """Check that it is for a study's track, and for adapters if the study has them.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if self.method.track not in (None, track):
+            raise UsageError(
+                f"methods: {self.name} is for {self.method.track}, but the data are of {track}; "
+                "take it out"
+            )
+        if self.method.edit and adapters:
+            raise UsageError(
+                f"methods: {self.name} changes whole weights, but the study has adapters; delete "
+                "adapter or the method"
+            )
 
     def payload(self, target: int) -> dict[str, object]:
         """What of this method decides the result of a target's cell (goes into its key)."""

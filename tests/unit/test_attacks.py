@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from distforget import cell, schemas, selection
+from distforget.attacked import Attacked as AttackedCell
 from distforget.attacks import Attacked, attacks, name_of
 from distforget.attacks._layers import change
 from distforget.attacks.hint import HintConfig
@@ -135,7 +136,7 @@ def test_names_of_attacks_can_be_told_apart() -> None:
 
 def attacked(setting: Setting, module: nn.Module, **changes: Any) -> Attacked:
     what = cell.Cell(study(**changes), method("GA"), 1, SIMILAR, 0)
-    return cell.Attacked(setting.learner, module, samples(), what)
+    return AttackedCell(setting.learner, module, samples(), what)
 
 
 def test_each_attacker_holds_other_samples_and_never_the_target(llama: Setting) -> None:

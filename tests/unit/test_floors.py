@@ -53,6 +53,7 @@ FLOORS = (
         "distforget.auditing",
         "distforget.analysis",
         "distforget.cell",
+        "distforget.attacked",
         "distforget.cell_batch",
     ),
     ("distforget.engine",),

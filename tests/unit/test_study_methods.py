@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from distforget.errors import UsageError
 from distforget.plan import Plan
 from distforget.study import Study
-from tests.unit.test_study import CONTENT, changed, plan_of
+from tests.unit.test_study import CONTENT, IMAGES, changed, plan_of
 
 
 def plan_with(**changes: Any) -> Plan:
@@ -70,3 +71,12 @@ def test_targets_alone_are_data_enough_for_methods_that_retain_nothing() -> None
     with pytest.raises(ValueError, match=r"GA_KLN: dose 0 .* raise data.others"):
         Study.model_validate(content)
     assert plan_of({**content, "methods": ["GDR", "TV"]}).cells
+
+
+def test_methods_that_do_not_fit_a_study_are_refused() -> None:
+    with pytest.raises(UsageError, match="RMU is for text, but the data are of image"):
+        plan_of(changed("methods", ["RMU"], IMAGES))
+    content = {**changed("methods", ["SSD"]), "adapter": None}
+    assert {step.about["method"] for step in plan_of(content).cells} == {"SSD"}
+    with pytest.raises(UsageError, match="SSD changes whole weights, but the study has adapters"):
+        plan_of({**content, "adapter": {"rank": 2}})
