@@ -103,7 +103,9 @@ DECIDING: dict[str, Any] = {
     "data.similar.sigma": None,  # test_sigma_changes_keys
     "seed": 5,
     "seeds": 2,
-    "probes.share": None,  # test_a_share_of_tokens_changes_keys
+    # test_settings_of_probes_change_keys:
+    "probes.length": None,
+    "probes.share": None,
     "data.source.kind": {"data.source": "biographies"},
     "data.source.path": "other/data",
     "data.source.config": "other",
@@ -279,10 +281,13 @@ def test_settings_of_attacks_change_keys(attack: dict[str, Any]) -> None:
     assert set(keys({**CONTENT, "attacks": [attack]})) != set(default)
 
 
-def test_a_share_of_tokens_changes_keys() -> None:
+@pytest.mark.parametrize(
+    ("kind", "setting", "values"),
+    [("membership", "share", (0.2, 0.4)), ("fluency", "length", (2, 3))],
+)
+def test_settings_of_probes_change_keys(kind: str, setting: str, values: Any) -> None:
     one, other = (
-        keys({**CONTENT, "probes": ["rouge", {"kind": "membership", "share": share}]})
-        for share in (0.2, 0.4)
+        keys({**CONTENT, "probes": ["rouge", {"kind": kind, setting: value}]}) for value in values
     )
     assert set(one) != set(other)
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from distforget import losses
 from distforget.probes import Tokens, columns_of, tokens_of
+from distforget.probes.fluency import PROBE as FLUENCY
+from distforget.probes.fluency import FluencyConfig
 from distforget.probes.membership import PROBE as MEMBERSHIP
 from distforget.probes.membership import MembershipConfig
 from distforget.probes.memorisation import PROBE as MEMORISATION
@@ -120,3 +122,26 @@ def test_a_sure_and_a_diverged_model_have_finite_scores() -> None:
 def test_samples_with_choices_have_no_tokens() -> None:
     assert columns_of(None) == [None] * 4
     assert scores(MEMBERSHIP, MembershipConfig(), [None], ["a"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "repeated", "empty"),
+    [
+        ("in the town in the town in", 1 - 3 / 6, 0.0),
+        ("It is so.", 0.0, 0.0),
+        ("so", 0.0, 0.0),
+        ("", 0.0, 1.0),
+        ("…!", 0.0, 1.0),
+        ("the The THE the", 1 - 1 / 3, 0.0),
+    ],
+)
+def test_answers_that_go_round_in_circles(answer: str, repeated: float, empty: float) -> None:
+    class Said:
+        samples = pa.table({"answer": ["x", "y"], "choices": pa.array([None, ["y"]])})
+
+        def answers(self) -> list[str]:
+            return [answer, "y"]
+
+    found = FLUENCY.run(Said(), FluencyConfig()).values
+    assert found["repetition"].tolist() == [pytest.approx(repeated), None]
+    assert found["empty_answer"].tolist() == [empty, None]
