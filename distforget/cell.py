@@ -268,6 +268,7 @@ def answers(evidence: Evidence, rows: range, identity: Mapping[str, Any]) -> pa.
     """Table `answers` for some rows of the evidence."""
     texts, sizes = evidence.answers(), evidence.answer_sizes()
     tokens, wrong = evidence.tokens(), evidence.wrong_logprobs()
+    drawn = evidence.drawn_answers()
     found = [
         {
             **whose,
@@ -275,6 +276,7 @@ def answers(evidence: Evidence, rows: range, identity: Mapping[str, Any]) -> pa.
             "answer_tokens": sizes[row],
             **dict(zip(OF_TOKENS, columns_of(tokens[row]), strict=True)),
             "wrong_logprobs": wrong[row],
+            "drawn_answers": drawn[row],
         }
         for row, whose in zip(rows, rows_about(evidence.samples, rows, identity), strict=True)
     ]

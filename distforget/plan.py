@@ -28,9 +28,9 @@ STAGE_VERSIONS = {
     "model": 2,
     "finetune": 6,
     "reference": 3,
-    "ask": 10,
-    "cell": 9,
-    "attack": 1,
+    "ask": 11,
+    "cell": 10,
+    "attack": 2,
     "probe": 2,
 }
 
@@ -326,7 +326,8 @@ class _Maker:
         }
 
     def _questions(self, model: ModelConfig) -> dict[str, Any]:
-        verify = self.study.verify.model_dump(exclude={"metric", "margin", "batch_size"})
+        unasked = set() if self.study.verify.drawn else {"drawn", "temperature"}
+        verify = self.study.verify.model_dump(exclude={"metric", "margin", "batch_size", *unasked})
         return {**self._common(model), **verify}
 
     def _asked(self, model: ModelConfig) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class VerifyConfig(Frozen):
     similar: int = Field(50, ge=0, description="similar samples evaluated per target")
     others: int = Field(20, ge=0, description="other samples evaluated, for damage")
     unseen: int = Field(0, ge=0, description="images: never-trained samples evaluated")
+    drawn: int = Field(
+        0, ge=0, description="text: answers that are drawn beside the greedy one, for leak@k"
+    )
+    temperature: float = Field(1.0, gt=0, description="at which they are drawn")
     metric: str = Field(
         "", description="the score that measures knowledge (paper Eq. 2); empty: the first probe's"
     )

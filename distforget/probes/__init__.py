@@ -99,6 +99,10 @@ class Evidence(Protocol):
         """
         ...
 
+    def drawn_answers(self) -> Sequence[Sequence[str] | None]:
+        """Of each sample: answers drawn by their probability; None where none were drawn."""
+        ...
+
 
 class TextEvidence(Evidence, Protocol):
     """What a probe may ask of a language model; all of it is kept with the state's answers."""

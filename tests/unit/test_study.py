@@ -201,6 +201,8 @@ DECIDING: dict[str, Any] = {
     "finetune.gradient_clip": 2.0,
     "unlearn.retain_batch_size": 2,
     "unlearn.retain_batches": 3,
+    "verify.drawn": 2,
+    "verify.temperature": None,  # tests/unit/test_leak.py
     "verify.max_new_tokens": 9,
     "verify.similar": 2,
     "verify.others": 3,

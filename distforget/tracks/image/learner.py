@@ -225,6 +225,10 @@ class ImageEvidence:
         """See `probes.Evidence`; images have no wrong answers."""
         return [None] * len(self.samples)
 
+    def drawn_answers(self) -> list[Sequence[str] | None]:
+        """See `probes.Evidence`; no classes are drawn."""
+        return [None] * len(self.samples)
+
     def images(self, samples: pa.Table) -> Labelled:
         """See `probes.ImageEvidence`."""
         examples = self.learner.encode(samples)

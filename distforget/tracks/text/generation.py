@@ -18,8 +18,13 @@ import transformers
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from distforget.draws import generator_seed
+
 Using = Callable[[Sequence[int]], AbstractContextManager[None]]
 """Given the numbers of the prompts in a forward pass, what that pass is done in."""
+
+Choose = Callable[[Sequence["Row"], Tensor], list[list[int]]]
+"""From the rows and their logits (B, W, V), the token of each row and place."""
 
 FIXED_COST = {"cpu": 16, "cuda": 256}
 """What a pass costs beside its tokens, in tokens: SmolLM2 on one core; for a GPU an estimate."""
@@ -46,6 +51,7 @@ def generate(
     pad_token_id: int,
     drafts: Sequence[Sequence[int]] | None = None,
     using: Using | None = None,
+    choose: Choose | None = None,
 ) -> Generated:
     """Decode greedily; rows of like length together, a row that has ended leaves its place.
 
@@ -60,6 +66,7 @@ def generate(
         pad_token_id: fills places that are not read.
         drafts: of each row the tokens that its answer may begin with or hold; [] for none.
         using: entered for each forward pass with the numbers of the prompts that take part.
+        choose: how tokens are chosen; None: the likeliest ones.
     """
     if drafts is None:
         drafts = [()] * len(prompts)
@@ -70,18 +77,48 @@ def generate(
     waiting = sorted(rows, key=lambda row: len(row.prompt))
     hits = Hits()
     using = using or (lambda numbers: nullcontext())
-    batch = Batch(module, [], pad_token_id, hits, using)
+    choose = choose or _likeliest
+    batch = Batch(module, [], pad_token_id, hits, using, choose)
     while batch.rows or waiting:
         # Each entry costs a pass of its own: it is worth it from a quarter of the places on.
         if waiting and len(batch.rows) <= batch_size * 3 // 4:
             places = batch_size - len(batch.rows)
-            entering = Batch(module, waiting[-places:], pad_token_id, hits, using)
+            entering = Batch(module, waiting[-places:], pad_token_id, hits, using, choose)
             del waiting[-places:]
             entering.advance()
             batch.join(entering)
         else:
             batch.advance()
     return Generated([row.tokens for row in rows], [row.passes for row in rows])
+
+
+def _likeliest(rows: Sequence[Row], logits_BWV: Tensor) -> list[list[int]]:
+    found: list[list[int]] = logits_BWV.argmax(-1).tolist()
+    return found
+
+
+def drawing(seeds: Sequence[int], temperature: float) -> Choose:
+    """Draws each token by its probability at a temperature.
+
+    A draw depends on the row's seed and on the tokens before, not on the batch (Gumbel-max: the
+    likeliest after noise that is each token's own).
+
+    Args:
+        seeds: of each prompt; those of one question differ where several answers are drawn.
+    """
+
+    def choose(rows: Sequence[Row], logits_BWV: Tensor) -> list[list[int]]:
+        found = []
+        for row, logits_V in zip(rows, logits_BWV[:, 0].float().cpu(), strict=True):
+            seed = generator_seed(seeds[row.number], "token", len(row.tokens))
+            uniform_V = torch.rand(
+                logits_V.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+            )
+            gumbel_V = -(-uniform_V.clamp(min=1e-300).log()).log()
+            found.append([int((logits_V.double() / temperature + gumbel_V).argmax())])
+        return found
+
+    return choose
 
 
 @dataclass
@@ -191,7 +228,9 @@ class Batch:
         pad_token_id: int,
         hits: Hits,
         using: Using,
+        choose: Choose,
     ) -> None:
+        self.choose = choose
         self.module = module
         self.rows = rows
         self.pad_token_id = pad_token_id
@@ -264,8 +303,7 @@ class Batch:
                 logits_to_keep=width,
             )
         check_cache(self.module, self.cache, columns)
-        chosen: list[list[int]] = output.logits.argmax(-1).tolist()
-        return chosen
+        return self.choose(self.rows, output.logits)
 
     def _keep(self, stay: Sequence[int], surplus: Sequence[int]) -> None:
         """Drop the rows that left, and columns after each row's last right token."""

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distforget import losses
+from distforget.draws import generator_seed
 from distforget.probes import Tokens, free_rows, tokens_of
 from distforget.study import VerifyConfig
 from distforget.tracks.base import Fit, Noise, RetainBatches
 from distforget.tracks.terms import LogitTermsOfCells, Passed
 from distforget.tracks.text.choices import choice_logprobs
 from distforget.tracks.text.encoding import Encoder, TextBatch, TextExamples
-from distforget.tracks.text.generation import Using, generate
+from distforget.tracks.text.generation import Choose, Using, drawing, generate
 from distforget.tracks.text.noise import added, draw
 
 if TYPE_CHECKING:
@@ -215,6 +216,10 @@ class TextEvidence:
         """See `probes.Evidence`."""
         return self._wrong_logprobs
 
+    def drawn_answers(self) -> list[Sequence[str] | None]:
+        """See `probes.Evidence`; as many as the study asks for."""
+        return self._drawn_answers
+
     @cached_property
     def _wrong_logprobs(self) -> list[np.ndarray | None]:
         """See `probes.Evidence`."""
@@ -240,6 +245,24 @@ class TextEvidence:
                     texts[row], sizes[row] = text, size
         return texts, sizes
 
+    @cached_property
+    def _drawn_answers(self) -> list[Sequence[str] | None]:
+        found: list[Sequence[str] | None] = [None] * len(self.samples)
+        count, free = self.learner.verify.drawn, free_rows(self.samples)
+        if not count or not free:
+            return found
+        rows = [row for row in free for _ in range(count)]
+        questions = self.samples.take(rows)["question"].to_pylist()
+        seeds = [
+            generator_seed(0, "drawn", question, place % count)
+            for place, question in enumerate(questions)
+        ]
+        choose = drawing(seeds, self.learner.verify.temperature)
+        texts, _ = self._write(self.samples.take(rows), self._slots(rows), None, choose)
+        for place, row in enumerate(free):
+            found[row] = texts[place * count : (place + 1) * count]
+        return found
+
     def _slots(self, rows: Sequence[int]) -> list[int] | None:
         return None if self.slot_of_row is None else [self.slot_of_row[row] for row in rows]
 
@@ -248,6 +271,7 @@ class TextEvidence:
         samples: pa.Table,
         slot_of_row: Sequence[int] | None,
         drafts: Sequence[str] | None,
+        choose: Choose | None = None,
     ) -> tuple[list[str], list[int]]:
         learner, encoder = self.learner, self.learner.encoder
         found = generate(
@@ -259,6 +283,7 @@ class TextEvidence:
             pad_token_id=encoder.tokenizer.pad_token_id,
             drafts=None if drafts is None else encoder.answers(drafts),
             using=self._using(slot_of_row),
+            choose=choose,
         )
         texts = [encoder.text(row).strip() for row in found.tokens]
         return texts, [len(row) for row in found.tokens]

@@ -44,6 +44,11 @@ class StoredEvidence:
             for values in self.table["wrong_logprobs"].to_pylist()
         ]
 
+    def drawn_answers(self) -> list[list[str] | None]:
+        """See `probes.Evidence`."""
+        found: list[list[str] | None] = self.table["drawn_answers"].to_pylist()
+        return found
+
     def tokens(self) -> list[Tokens | None]:
         """See `probes.Evidence`."""
         columns = [self.table[name].to_pylist() for name in OF_TOKENS]
