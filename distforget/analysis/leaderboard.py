@@ -70,6 +70,11 @@ class Leaderboard:
     columns: Sequence[Column]
     lines: Sequence[Line] = field(default_factory=list)
 
+    @property
+    def is_share(self) -> bool:
+        """Whether the score is from 0 to 1."""
+        return score_range(self.metric) == (0, 1)
+
 
 def leaderboards(scores: pa.Table, cells: pa.Table, metric: str) -> list[Leaderboard]:
     """A leaderboard for each model and dose, the highest dose first.

@@ -67,7 +67,7 @@ def leaderboard(tables: StudyTables, model: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.19 * len(lines) + 0.75), layout="constrained")
     made: Sequence[Axes] = list(figure.subplots(1, len(columns), sharey=True, squeeze=False).flat)
     for axes, column in zip(made, columns, strict=True):
-        _column(axes, column, lines)
+        _column(axes, column, lines, board.is_share)
     made[0].set_yticks(
         range(len(lines)),
         [f"{FRONT} {name_of(line)}" if line.on_front else name_of(line) for line in lines],
@@ -91,7 +91,7 @@ def leaderboard(tables: StudyTables, model: str) -> Figure:
     return finish(figure, f"Leaderboard: {model}", caption, legend)
 
 
-def _column(axes: Axes, column: Column, lines: Sequence[Line]) -> None:
+def _column(axes: Axes, column: Column, lines: Sequence[Line], is_share: bool) -> None:
     """A column's means with their intervals, each at its line."""
     for y, line in enumerate(lines):
         value = line.values.get(column.name)
@@ -108,5 +108,5 @@ def _column(axes: Axes, column: Column, lines: Sequence[Line]) -> None:
     axes.set_axisbelow(True)
     axes.locator_params(axis="x", nbins=2)
     axes.margins(x=0.12)
-    if column.group in ("forget", "keep", "withstand"):
+    if is_share and column.group in ("forget", "keep", "withstand"):
         axes.set_xlim(-0.06, 1.06)

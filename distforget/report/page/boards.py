@@ -18,6 +18,7 @@ def boards(tables: StudyTables) -> list[dict[str, Any]]:
             "model": board.model,
             "dose": board.dose,
             "metric": board.metric,
+            "share": board.is_share,
             "columns": [asdict(column) for column in board.columns],
             "lines": [
                 {

@@ -44,7 +44,7 @@ page.leaderboard = {
     });
     const rows = lines.map((line) => make("tr", {class: line.kind === "method" ? null : "beside"},
       make("th", {scope: "row"}, `${line.front ? "\u2605 " : ""}${line.name}`),
-      ...board.columns.map((one) => page.leaderboard.cell(one, line.values[one.name])),
+      ...board.columns.map((one) => page.leaderboard.cell(one, line.values[one.name], board.share)),
       make("td", {class: "number"}, line.diverged ? `${line.targets}, ${line.diverged} diverged` : line.targets)));
     fill("leaderboard-table", make("p", {class: "note"}, `Score: ${board.metric}.`),
       make("div", {class: "scroll", tabindex: 0, role: "region", "aria-label": "Leaderboard"},
@@ -57,7 +57,7 @@ page.leaderboard = {
           make("tbody", {}, ...rows))));
   },
 
-  cell(column, value) {
+  cell(column, value, share) {
     const {make} = page;
     if (!value) return make("td", {class: "number"}, "");
     const [mean, low, high] = value;
@@ -65,7 +65,7 @@ page.leaderboard = {
     const said = small ? mean.toExponential(1) : mean.toFixed(2);
     if (low === null || column.group === "cost") return make("td", {class: "number"}, said);
     return make("td", {class: "number", title: `${low.toFixed(2)} to ${high.toFixed(2)}`},
-      said, page.leaderboard.bar(mean, low, high));
+      said, share ? page.leaderboard.bar(mean, low, high) : null);
   },
 
   // From 0 to 1: the interval as a line, the mean as a dot.
