@@ -14,12 +14,13 @@ from scipy import stats
 from distforget import methods
 from distforget.analysis.comparisons import score_range
 from distforget.analysis.intervals import Floats, infer
+from distforget.analysis.separation import auc
 from distforget.attacks import UNATTACKED
 from distforget.method_choice import PLACEBO, SEQUENCE
-from distforget.metrics import CHOICE_ACCURACY, TRUTH_RATIO
+from distforget.metrics import CHOICE_ACCURACY, MIN_K_PLUS, TRUTH_RATIO
 
 Group = Literal["forget", "keep", "withstand", "as retrained", "cost"]
-FORGET_QUALITY, MODEL_UTILITY = "forget quality", "model utility"
+FORGET_QUALITY, MODEL_UTILITY, PRIVACY_LEAK = "forget quality", "model utility", "privacy leak"
 OF_UTILITY = ("answer_probability", "rougeL_recall", TRUTH_RATIO)
 TARGETS_COMPARED = 3
 """With fewer retrained targets nothing is said of forget quality."""
@@ -134,6 +135,11 @@ class _Board:
                 "p-value that truth ratios of targets are as in models that never saw them "
                 "(two-sided Kolmogorov-Smirnov test, TOFU)",
             ),
+            Column(
+                PRIVACY_LEAK, "as retrained", "low",
+                "2 |AUC - 1/2| of Min-K%++ between targets after unlearning and in models that "
+                "never saw them; 0: an attacker cannot tell (as PrivLeak of MUSE)",
+            ),
             Column("seconds", "cost", "low", "to unlearn one target"),
         ]  # fmt: skip
         lines = [
@@ -205,10 +211,17 @@ class _Board:
         apart = both[both["metric"] == self.metric]
         distance = (apart["value"] - apart["value_retrained"]).abs()
         _put(values, "distance", apart.assign(value=distance), self.metric)
-        ratios = both[both["metric"] == TRUTH_RATIO]
-        if ratios["target"].nunique() >= TARGETS_COMPARED:
-            found = stats.ks_2samp(ratios["value"], ratios["value_retrained"])
-            values[FORGET_QUALITY] = Value(float(found.pvalue))
+        for name, metric in ((FORGET_QUALITY, TRUTH_RATIO), (PRIVACY_LEAK, MIN_K_PLUS)):
+            pair = both[both["metric"] == metric]
+            if pair["target"].nunique() < TARGETS_COMPARED:
+                continue
+            own, other = (pair[column].to_numpy() for column in ("value", "value_retrained"))
+            value = (
+                float(stats.ks_2samp(own, other).pvalue)
+                if name == FORGET_QUALITY
+                else 2 * abs(auc(own, other) - 0.5)
+            )
+            values[name] = Value(value)
         return values
 
 

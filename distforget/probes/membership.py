@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from distforget.metrics import MIN_K_PLUS
 from distforget.parts import Part
 from distforget.probes import Metric, Probe, Scores, TextEvidence, Tokens, spread
 
@@ -33,7 +34,7 @@ def run(evidence: TextEvidence, config: MembershipConfig) -> Scores:
     answers = evidence.samples["answer"].to_pylist()
     values = {
         "min_k": [lowest(one.logprobs_T, config.share) for _, one in known],
-        "min_k_plus": [lowest(standardised(one), config.share) for _, one in known],
+        MIN_K_PLUS: [lowest(standardised(one), config.share) for _, one in known],
         "zlib": [
             float(one.logprobs_T.sum(dtype=np.float64)) / len(zlib.compress(answers[row].encode()))
             for row, one in known
@@ -63,5 +64,5 @@ PROBE = Probe(
     "size (Carlini et al. 2021); higher: rather trained on",
     track="text",
     run=run,
-    metrics=(Metric("min_k", high=0), Metric("min_k_plus"), Metric("zlib", high=0)),
+    metrics=(Metric("min_k", high=0), Metric(MIN_K_PLUS), Metric("zlib", high=0)),
 )

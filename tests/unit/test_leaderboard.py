@@ -14,7 +14,13 @@ from scipy import stats
 
 from benchmarks import made_up
 from distforget import schemas
-from distforget.analysis.leaderboard import FORGET_QUALITY, Line, leaderboards, model_utility
+from distforget.analysis.leaderboard import (
+    FORGET_QUALITY,
+    PRIVACY_LEAK,
+    Line,
+    leaderboards,
+    model_utility,
+)
 from distforget.plan import make_plan
 from distforget.report.figure_numbers import draw
 from distforget.report.leaderboard import FRONT, name_of, shown
@@ -52,6 +58,7 @@ def made_scores() -> list[dict[str, Any]]:
             row(keeps, "other", None, **own),
             row(min(1, forgets + 0.3), "target", target, **own, attack="quantise-4"),
             row(3 * noise + forgets, "target", target, **own, metric="truth_ratio"),
+            row(noise - forgets, "target", target, **own, metric="min_k_plus"),
         ]
     for phase, value in (("pre_unlearn", 0.95), ("pre_finetune", 0.05)):
         state = {"phase": phase, **({} if phase == "pre_unlearn" else {"dose": None, "seed": None})}
@@ -112,8 +119,11 @@ def test_distance_and_forget_quality_are_from_the_retrained_models() -> None:
     assert found["retrain"].values["distance"].mean == 0
     expected = stats.ks_2samp(of("strong", "truth_ratio"), of("retrain", "truth_ratio")).pvalue
     assert found["strong"].values[FORGET_QUALITY].mean == pytest.approx(expected)
+    own, never = of("strong", "min_k_plus"), of("retrain", "min_k_plus")
+    wins = np.mean([(a > b) + 0.5 * (a == b) for a in own for b in never])
+    assert found["strong"].values[PRIVACY_LEAK].mean == pytest.approx(2 * abs(wins - 0.5))
     without = lines([r for r in rows if r["method"] != "retrain"])
-    assert not {"distance", FORGET_QUALITY} & without["strong"].values.keys()
+    assert not {"distance", FORGET_QUALITY, PRIVACY_LEAK} & without["strong"].values.keys()
     few = lines([r for r in rows if r["method"] != "retrain" or r["unlearned"] < 3])
     assert FORGET_QUALITY not in few["strong"].values
     assert "distance" in few["strong"].values
