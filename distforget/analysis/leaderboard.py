@@ -268,20 +268,20 @@ def _put(values: dict[str, Value], name: str, rows: pd.DataFrame, metric: str) -
 
 
 def _front(lines: Sequence[Line], columns: Sequence[Column]) -> set[int]:
-    """Numbers of the methods that no other one beats in both what is forgotten and what is kept."""
+    """Numbers of the methods that no other one beats in both what is forgotten and what is kept.
+
+    A method that lacks one of the columns (it unlearned those samples, too) is not compared.
+    """
+    compared = [column for column in columns if column.name != MODEL_UTILITY]
 
     def mean(line: Line, group: Group) -> float:
-        means = [
-            line.values[c.name].mean
-            for c in columns
-            if c.group == group and c.name in line.values and c.name != MODEL_UTILITY
-        ]
+        means = [line.values[c.name].mean for c in compared if c.group == group]
         return float(np.mean(means)) if means else 0.0
 
     points = {
         i: (-mean(line, "forget"), mean(line, "keep"))
         for i, line in enumerate(lines)
-        if line.kind == "method"
+        if line.kind == "method" and all(c.name in line.values for c in compared)
     }
     return {
         i

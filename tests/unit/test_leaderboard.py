@@ -134,6 +134,12 @@ def test_the_front_is_what_nothing_beats() -> None:
     assert {name for name, line in found.items() if line.on_front} == {"weak", "better"}
 
 
+def test_what_lacks_a_column_is_on_no_front() -> None:
+    rows = [r for r in made_scores() if not (r["method"] == "better" and r["role"] == "neighbour")]
+    front = {name for name, line in lines(rows).items() if line.on_front}
+    assert front == {"weak", "strong"}
+
+
 def test_a_seed_and_a_dose_more_make_boards_and_values_of_their_own() -> None:
     rows = made_scores()
     more = [{**r, "dose": 0} for r in rows if r["dose"] == 2]
