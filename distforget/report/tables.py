@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -122,14 +123,16 @@ def in_turn(found: pd.DataFrame, metric: str) -> Shown:
     return Shown(
         f"Requests one after another on the same weights: {metric}",
         "Before: before unlearning. Alone: each target unlearned alone. First: what is left of the "
-        "first request after so many; last: of the one just made; all: the mean of all so far.",
+        "first request after so many; last: of the one just made; all: the mean of all so far. "
+        "Others: what is left of other samples, which should stay.",
         ["model", "method", "samples", "dose", "requests", "before", "alone", "first", "last",
-         "all"],
+         "all", "others"],
         3,
         [
             [
                 *(str(row[name]) for name in ("model", "method", "role", "dose", "requests")),
                 *(f"{row[name]:.2f}" for name in ("before", "alone", "first", "last", "all")),
+                "" if math.isnan(row["others"]) else f"{row['others']:.2f}",
             ]
             for row in found.to_dict("records")
         ],

@@ -112,10 +112,13 @@ def test_what_is_left_of_the_first_request_is_told_from_the_last() -> None:
     rows += [row("m", 0.1 * t, t, **after, variant="plain", unlearned=t) for t in (1, 2)]
     in_turns = {**after, "variant": "in-turn", "unlearned": last}
     rows += [row("m", 0.5, first, **in_turns), row("m", 0.3, last, **in_turns)]
+    rows += [row("m", v, None, **in_turns, role="other") for v in (0.6, 0.8)]
     (found,) = sequences(several, pa.Table.from_pandas(pd.DataFrame(rows)), "m").to_dict("records")
     assert (found["requests"], found["role"]) == (2, "target")
-    expected = {"before": 0.8, "alone": 0.15, "first": 0.5, "last": 0.3, "all": 0.4}
+    expected = {"before": 0.8, "alone": 0.15, "first": 0.5, "last": 0.3, "all": 0.4, "others": 0.7}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     shown = in_turn(pd.DataFrame([found]), "m")
-    assert shown.rows == [["m", "GA", "target", "0", "2", "0.80", "0.15", "0.50", "0.30", "0.40"]]
+    assert shown.rows == [
+        ["m", "GA", "target", "0", "2", "0.80", "0.15", "0.50", "0.30", "0.40", "0.70"]
+    ]
     assert sequences(several, schemas.empty("scores"), "m").empty
