@@ -95,7 +95,7 @@ def test_nothing_is_trained_and_nothing_unlearned(study: Undisturbed) -> None:
     ]  # fmt: skip
     assert set(cells["state"]) == {"done"}
     assert (cells["steps"] == 0).all()
-    assert "fine-tuning" not in study.output
+    assert "fine-tuning: " not in study.output
 
 
 @pytest.mark.parametrize("state", ["tuned", "whole", "adapter"])

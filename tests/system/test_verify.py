@@ -101,7 +101,7 @@ def test_two_checkpoints_are_verified(made: Path, tiny_model: Path, tmp_path: Pa
     assert done.process.returncode == 0, done.text
     assert "Without --retrained" in done.text
     assert "Without --base" not in done.text
-    assert "fine-tuning" not in done.text
+    assert "fine-tuning: " not in done.text
     tables = tmp_path / "store/studies/verify"
     study = load_study(str(tables / "study.yaml"))
     assert (study.data.targets, study.data.similar.per_target) == (3, 2)
