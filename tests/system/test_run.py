@@ -59,11 +59,11 @@ def test_similar_samples_are_asked_at_dose_0_too(undisturbed: Undisturbed) -> No
     assert (at_0["role"] == "similar").any()
 
 
-def test_comparisons_hold_the_three_experiments(undisturbed: Undisturbed) -> None:
+def test_comparisons_hold_the_experiments(undisturbed: Undisturbed) -> None:
     found = pd.read_parquet(undisturbed.tables / "comparisons.parquet")
     assert set(found["experiment"]) == {"alone", "E3", "E4", "E5"}
     assert set(found["metric"]) == {"fact_recall", "rougeL_recall"}
-    assert len(found) == 2 * 7 * 2 * 2
+    assert len(found) == 2 * 8 * 2 * 2
     assert "verdict" in undisturbed.output
 
 
