@@ -179,6 +179,8 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
     text = " ".join(text.split())
     if len(text) > 1 and text[0] in QUOTES and text[-1] in QUOTES:
         text = text.strip(QUOTES).strip()
+    if text.count('"') == 1:  # the other one stood before what was cut off
+        text = text.strip('"').strip()
     if not any(c.isalnum() for c in text):
         return text, "empty"
     if _script(text) != _script(original):

@@ -106,6 +106,7 @@ def test_words_that_the_target_says_itself_are_no_refusal() -> None:
         "The original could be reworded to say: {}",
         "“{}”",
         "**{}**",
+        '{}"',
         "\x1b{}\x00",
     ],
 )
