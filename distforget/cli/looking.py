@@ -132,18 +132,15 @@ def trust(
     """
     import pyarrow as pa
 
-    from distforget.analysis.trust import trust as measured
-    from distforget.attacks import attack_of, name_of
     from distforget.plan import make_plan
     from distforget.query import export as write
     from distforget.report.terminal import print_shown
-    from distforget.report.trust import seconds_of, shown, table_of
+    from distforget.report.trust import of_study, seconds_of, shown, table_of
     from distforget.store import Store
 
     plan, place = make_plan(load_study(study)), Store(store)
     scores = place.read_study_table(plan.study.name, "scores")
-    harmless = [name_of(c) for c in plan.study.attacks if attack_of(c).harmless(c)]
-    found, seconds = measured(scores, harmless), seconds_of(plan, place)
+    found, seconds = of_study(plan, scores), seconds_of(plan, place)
     if output is Output.table:
         print_shown(shown(found, seconds), console)
     else:

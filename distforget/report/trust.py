@@ -49,19 +49,23 @@ MEANINGS = (
 )
 
 
-def shown(found: Sequence[Trust], seconds: Mapping[str, float]) -> Shown:
-    """All scores, best first, and what to lean on."""
+def shown(found: Sequence[Trust], seconds: Mapping[str, float] | None = None) -> Shown:
+    """All scores, best first, and what to lean on.
+
+    Args:
+        seconds: see `seconds_of`; None leaves them out.
+    """
+    cost = "" if seconds is None else " seconds: to score a state, asking it not counted."
     return Shown(
         "Which score can be trusted?",
-        f"{lean_on(found)} {MEANINGS} seconds: to score a state, asking it not counted. '-': the "
-        "study has nothing that shows it.",
-        ["score", "tells", "orders", "moves", "seconds"],
+        f"{lean_on(found)} {MEANINGS}{cost} '-': the study has nothing that shows it.",
+        ["score", "tells", "orders", "moves", *["seconds"] * (seconds is not None)],
         1,
         [
             [
                 one.metric,
                 *(_said(value) for value in (one.tells, one.orders, one.moves)),
-                _said(seconds.get(one.metric, float("nan"))),
+                *([] if seconds is None else [_said(seconds.get(one.metric, float("nan")))]),
             ]
             for one in found
         ],
@@ -77,14 +81,14 @@ def lean_on(found: Sequence[Trust]) -> str:
     return f"Lean on {', '.join(best[:3])} (tells {found[0].tells:.2f}{few})."
 
 
-def of_study(plan: Plan, store: Store, scores: pa.Table) -> Shown:
-    """The table of a study.
+def of_study(plan: Plan, scores: pa.Table) -> list[Trust]:
+    """The scores of a study, those that tell most first.
 
     Args:
         scores: of all states, attacked or not.
     """
     harmless = [name_of(c) for c in plan.study.attacks if attack_of(c).harmless(c)]
-    return shown(trust(scores, harmless), seconds_of(plan, store))
+    return trust(scores, harmless)
 
 
 def _said(value: float) -> str:

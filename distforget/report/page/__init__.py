@@ -54,7 +54,7 @@ def write_report(plan: Plan, store: Store, brief: bool = False) -> Path:
         made.mkdir()
         drawn = study_tables.read(plan, store)
         data = {
-            **content.content(plan, store, drawn, tables),
+            **content.content(plan, drawn, tables),
             "ran": what_ran(plan, store, tables["cells"]),
             "charts": charts.specifications(drawn),
             "levels": charts.rows(drawn),

@@ -23,12 +23,9 @@ from distforget.report.page.scripts import number
 from distforget.report.study_tables import StudyTables
 from distforget.report.tables import tables_of
 from distforget.report.words import after, claim_of, method_name
-from distforget.store import Store
 
 
-def content(
-    plan: Plan, store: Store, drawn: StudyTables, tables: Mapping[str, pa.Table]
-) -> dict[str, Any]:
+def content(plan: Plan, drawn: StudyTables, tables: Mapping[str, pa.Table]) -> dict[str, Any]:
     """The content of the page except charts, downloads and what ran."""
     planned = drawn.planned
     unlearned = sorted(map(int, planned["unlearned"].unique()))
@@ -48,7 +45,7 @@ def content(
             asdict(shown)
             for shown in (
                 *tables_of(plan.study, drawn.scores, drawn.cells, drawn.metrics),
-                trust.of_study(plan, store, drawn.every_score),
+                trust.shown(trust.of_study(plan, drawn.every_score)),
             )
             if shown.rows
         ],
