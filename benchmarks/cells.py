@@ -34,11 +34,12 @@ from distforget.engine.states import Outcome
 from distforget.methods import resolve
 from distforget.placement import Placement
 from distforget.plan import Plan, Step, make_plan
+from distforget.steppers import restore
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks.text import open_learner
 from distforget.tracks.text.models import load_model
-from distforget.training import Epoch, restore
+from distforget.training import Epoch
 
 SYSTEM = "Answer in one sentence."
 

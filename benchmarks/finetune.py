@@ -29,12 +29,13 @@ from transformers import (
 
 from distforget.engine.models import fetch_model, model_folder
 from distforget.plan import make_plan
+from distforget.steppers import TorchStepper, restore
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import text
 from distforget.tracks.text.encoding import TextExamples
 from distforget.tracks.text.learner import TextLearner
-from distforget.training import Finetuning, TorchStepper, restore
+from distforget.training import Finetuning
 
 
 def study(model: str, rows: int, epochs: int) -> Study:

@@ -66,7 +66,7 @@ def ours(cells: int, device: str) -> dict[str, float]:
             before, began, worked = resident(), time.monotonic(), time.process_time()
             for start in range(0, cells, placement.cells_per_tuner):
                 some = pairs[start : start + placement.cells_per_tuner]
-                run_cells(plan.study, store, some, share, 1, on_outcome)
+                run_cells(plan.study, store, some, share, 1, on_outcome, placement)
             figures = since(before, began, worked)
         if len(seen) != cells or seen.total() != cells:
             raise SystemExit(f"{len(seen)} of {cells} cells seen, {seen.total()} times in all")

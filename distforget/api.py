@@ -39,7 +39,7 @@ def run(study: Study | str, store: str | Path = "results", **placement: Any) -> 
 
     Args:
         study: a study, a preset's name or the path of a YAML file.
-        store: folder of results.
+        store: folder of results, or s3://BUCKET/PREFIX.
         placement: further fields of `Placement`, e.g. cpus=2, device="cpu".
 
     Raises:
@@ -51,10 +51,12 @@ def run(study: Study | str, store: str | Path = "results", **placement: Any) -> 
     from distforget.engine.run import run as run_plan
     from distforget.placement import Placement
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.progress import Progress
 
     asked = load_study(study) if isinstance(study, str) else study
-    where = Placement(store=Path(store), **placement)
+    where = Placement(store=str(store), **placement)
     with Progress(Console()) as progress:
         summary = run_plan(make_plan(asked), where, progress)
-    return Results(asked, where.store / "studies" / asked.name, summary.tables)
+    folder = open_store(where.store).root / "studies" / asked.name
+    return Results(asked, folder, summary.tables)

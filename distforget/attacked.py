@@ -12,8 +12,9 @@ from distforget import selection
 from distforget.cell import Cell
 from distforget.draws import rng
 from distforget.errors import UsageError
+from distforget.steppers import TorchStepper
 from distforget.tracks.base import Learner
-from distforget.training import TorchStepper, run_steps
+from distforget.training import run_steps
 
 
 @dataclass(frozen=True)

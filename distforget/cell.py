@@ -19,9 +19,10 @@ from distforget.methods import ResolvedMethod
 from distforget.methods.base import Importance, RandomAnswerConfig
 from distforget.parts import Part
 from distforget.probes import OF_TOKENS, Evidence, columns_of, probe_of
+from distforget.steppers import ALONE, Team, own_part, restore
 from distforget.study import Study
 from distforget.tracks.base import Learner, Noise, RetainBatches, terms_of_one
-from distforget.training import StepReport, TorchStepper, restore, run_steps
+from distforget.training import StepReport, run_steps
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def unlearn(
     samples: pa.Table,
     cell: Cell,
     retain: RetainBatches | None,
+    team: Team = ALONE,
 ) -> Unlearned:
     """Restore the weights `start` (theta_0), then unlearn the cell's target.
 
@@ -86,16 +88,20 @@ def unlearn(
     put_back(learner, start)
     reports: list[StepReport] = []
     for one in cell.in_turn() if cell.method.unlearns else ():
-        reports += _one(learner, samples, one, retain)
+        reports += _one(learner, samples, one, retain, team)
         if reports and reports[-1].diverged:
             break
     return unlearned(reports, learner.module.parameters(), time.monotonic() - began)
 
 
 def _one(
-    learner: Learner, samples: pa.Table, cell: Cell, retain: RetainBatches | None
+    learner: Learner, samples: pa.Table, cell: Cell, retain: RetainBatches | None, team: Team
 ) -> list[StepReport]:
-    """Unlearn one target from the weights that the learner has."""
+    """Unlearn one target from the weights that the learner has.
+
+    Each worker of a team computes the whole loss: forget set and retain batch are small. What
+    takes room, gradients and AdamW's state, is what a team may share.
+    """
     method, config = cell.method.method, cell.method.config
     rows = forget_rows(learner, samples, cell)
     preferred = preferred_rows(learner, samples, rows, cell)
@@ -113,23 +119,25 @@ def _one(
         theta_0 = {name: p.detach() for name, p in learner.module.named_parameters()}
         restore(learner.module, method.edit(theta_0, importance, config, draw))
         return []
-    stepper = TorchStepper(learner.module, weight_decay=0.0, clip=config.gradient_clip)
-    if method.trains is not None:
-        stepper.backward(cell.method.saliency(terms_of(0)))
-        stepper.train_only(method.trains(config))
-    theta_0 = {
-        name: weights.clone() for name, weights in stepper.weights().items() if method.finish
-    }
-    reports = list(
-        run_steps(
-            stepper,
-            ([step] for step in range(config.steps)),
-            lambda step: cell.method.loss(terms_of(step)),
-            [config.learning_rate] * config.steps,
+    theta_0, reached = {}, {}
+    with team.stepping(learner, config.gradient_clip) as stepper:
+        if method.trains is not None:
+            stepper.backward(cell.method.saliency(terms_of(0)))
+            stepper.train_only(method.trains(config))
+        if method.finish is not None:
+            theta_0 = {name: weights.clone() for name, weights in stepper.weights().items()}
+        reports = list(
+            run_steps(
+                stepper,
+                ([step] for step in range(config.steps)),
+                lambda step: cell.method.loss(terms_of(step)) / team.world,
+                [config.learning_rate] * config.steps,
+            )
         )
-    )
+        if method.finish is not None:
+            reached = stepper.weights()
     if method.finish is not None:
-        restore(learner.module, method.finish(theta_0, stepper.weights(), config))
+        restore(learner.module, method.finish(theta_0, reached, config))
     return reports
 
 
@@ -231,7 +239,7 @@ def unlearned(
 
     A cell that skipped most of its steps was not unlearned as asked and counts as diverged.
     """
-    finite = all(bool(torch.isfinite(w).all()) for w in weights)
+    finite = bool(torch.stack([torch.isfinite(w).all() for w in weights]).all())
     if not reports:
         return Unlearned(0, 0, math.nan, math.nan, not finite, seconds)
     skipped = sum(report.skipped > 0 for report in reports)
@@ -315,12 +323,13 @@ def run(
     retain: RetainBatches | None,
     identity: Mapping[str, Any],
     drafts: Mapping[int, str] | None = None,
+    team: Team = ALONE,
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """Run a whole cell; returns its answers and its columns of `cells`."""
-    outcome = unlearn(learner, start, samples, cell, retain)
+    """Run a whole cell; returns this worker's part of its answers, and its columns of `cells`."""
+    outcome = unlearn(learner, start, samples, cell, retain, team)
     began = time.monotonic()
     named = {**identity, "phase": "post_unlearn"}
-    asked = asked_rows(learner, samples, cell)
+    asked = own_part(asked_rows(learner, samples, cell), team)
     found = ask(learner, asked, named, drafts)
     return found, columns(outcome, time.monotonic() - began)
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from distforget import cell as single
 from distforget.cell import Cell, Unlearned
+from distforget.steppers import ALONE, Team, TorchStepper, own_part
 from distforget.tracks.base import Learner, RetainBatches, Slots
-from distforget.training import StepReport, TorchStepper
+from distforget.training import StepReport
 
 
 def unlearn(
@@ -28,6 +29,7 @@ def unlearn(
     samples: pa.Table,
     cells: Sequence[Cell],
     retain: RetainBatches | None,
+    team: Team = ALONE,
 ) -> list[Unlearned]:
     """Unlearn each cell's target from the slot weights `start` (theta_0); slot i is then cell i's.
 
@@ -48,8 +50,9 @@ def unlearn(
     reached: list[Mapping[str, Any]] = [start] * len(cells)
     for turn in [[one] for one in cells[0].in_turn()] if len(cells) == 1 else [cells]:
         slots.load(reached)
-        for mine, taken in zip(reports, _steps(learner, slots, samples, turn, retain), strict=True):
-            mine += taken
+        taken = _steps(learner, slots, samples, turn, retain, team)
+        for mine, more in zip(reports, taken, strict=True):
+            mine += more
         reached = [
             _finished(slots, slot, before, cell)
             for slot, (before, cell) in enumerate(zip(reached, turn, strict=True))
@@ -78,8 +81,12 @@ def _steps(
     samples: pa.Table,
     cells: Sequence[Cell],
     retain: RetainBatches | None,
+    team: Team,
 ) -> list[list[StepReport]]:
-    """Take all steps of all cells and return each cell's reports."""
+    """Take all steps of all cells and return each cell's reports.
+
+    Adapters are small: each worker of a team trains whole ones.
+    """
     forget = [single.forget_rows(learner, samples, cell) for cell in cells]
     ends = [0, *accumulate(len(rows) for rows in forget)]
     mine = [range(*bounds) for bounds in pairwise(ends)]
@@ -96,7 +103,7 @@ def _steps(
     )
     parameters = {i: slots.parameters(i) for i in range(len(cells))}
     steppers = [
-        TorchStepper(parameters[i], weight_decay=0.0, clip=cell.method.config.gradient_clip)
+        TorchStepper(parameters[i], 0.0, cell.method.config.gradient_clip, team.rank, team.world)
         for i, cell in enumerate(cells)
     ]
     salient = [i for i, cell in enumerate(cells) if cell.method.method.trains is not None]
@@ -117,14 +124,19 @@ def _steps(
         if not running:
             break
         terms = terms_of(step, running)
-        losses = [cells[i].method.loss(mine) for i, mine in zip(running, terms, strict=True)]
+        losses = [
+            cells[i].method.loss(mine) / team.world for i, mine in zip(running, terms, strict=True)
+        ]
         # A row depends on its own slot alone, so the gradients of the sum are those of the cells.
         torch.autograd.backward(losses)
         slots.take_gradients({i: parameters[i] for i in running})
-        for i, loss in zip(running, losses, strict=True):
-            changed = steppers[i].step(cells[i].method.config.learning_rate)
+        taken = [
+            steppers[i].step(cells[i].method.config.learning_rate, loss.detach())
+            for i, loss in zip(running, losses, strict=True)
+        ]
+        for i, step_of_cell in zip(running, torch.stack(taken).tolist(), strict=True):
             previous = reports[i][-1] if reports[i] else None
-            reports[i].append(StepReport.of(float(loss.detach()), changed, previous))
+            reports[i].append(StepReport.of(step_of_cell, previous))
         running = [i for i in running if not reports[i][-1].diverged]
     return reports
 
@@ -158,11 +170,12 @@ def run(
     retain: RetainBatches | None,
     identities: Sequence[Mapping[str, Any]],
     drafts: Mapping[int, str] | None = None,
+    team: Team = ALONE,
 ) -> list[tuple[pa.Table, dict[str, Any]]]:
     """Whole cells, as :func:`distforget.cell.run` does one; seconds are each cell's equal part."""
-    outcomes = unlearn(learner, start, samples, cells, retain)
+    outcomes = unlearn(learner, start, samples, cells, retain, team)
     began = time.monotonic()
-    asked = [single.asked_rows(learner, samples, cell) for cell in cells]
+    asked = [own_part(single.asked_rows(learner, samples, cell), team) for cell in cells]
     named = [{**identity, "phase": "post_unlearn"} for identity in identities]
     tables = ask(learner, asked, named, drafts)
     seconds = (time.monotonic() - began) / len(cells)

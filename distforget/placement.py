@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, Field
 from distforget.frozen import Frozen
 
 
-def _as_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
+def _as_text(value: object) -> object:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 class Placement(Frozen):
@@ -20,8 +20,10 @@ class Placement(Frozen):
     The options of `distforget run` are made from these fields.
     """
 
-    store: Annotated[Path, BeforeValidator(_as_path)] = Field(
-        Path("results"), description="folder of results; on a cluster, storage that all nodes share"
+    store: Annotated[str, BeforeValidator(_as_text)] = Field(
+        "results",
+        description="folder of results, on a cluster one that all nodes share; or a bucket: "
+        "s3://BUCKET/PREFIX (gs://, az://)",
     )
     address: str = Field("", description="address of a Ray cluster; empty: this machine")
     device: Literal["auto", "cpu", "cuda"] = Field(
@@ -44,6 +46,12 @@ class Placement(Frozen):
     )
     cell_workers: int = Field(
         0, ge=0, description="cells that run at once; 0: one for each core or share of a GPU"
+    )
+    workers_per_cell: int = Field(
+        0,
+        ge=0,
+        description="workers that compute one cell: they share its memory with --stepper "
+        "deepspeed, and its questions; 0: as many as memory asks for",
     )
     cells_per_batch: int = Field(8, ge=1, description="cells of LoRA adapters that share a batch")
     cells_per_device: int = Field(

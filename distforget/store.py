@@ -68,6 +68,11 @@ class Store:
 
     root: Path
 
+    @property
+    def place(self) -> str:
+        """What --store names: the folder, or a URL."""
+        return str(self.root)
+
     def check_writable(self) -> None:
         """Write a probe file.
 
@@ -97,8 +102,11 @@ class Store:
             return set()
         return {key for key in keys if key in there and self.is_done(key)}
 
-    def folder(self, key: str) -> Path:
+    def folder(self, key: str, whole: bool = True) -> Path:
         """The folder of a result.
+
+        Args:
+            whole: False: weights are not needed, so a bucket's need not be fetched.
 
         Raises:
             StoreError: there is none.
@@ -246,6 +254,10 @@ class Store:
                 raise StoreError(f"{path}: not an attempt; delete this file") from error
         return found
 
+    def attempted(self) -> set[str]:
+        """The keys of steps with attempts that did not succeed."""
+        return {path.name for path in (self.root / "attempts").glob("*")}
+
     @contextmanager
     def scratch(self, name: str) -> Iterator[Path]:
         """A folder that is gone afterwards, or after the next `sweep` if this process is killed.
@@ -271,6 +283,17 @@ class Store:
         with self.explaining("a scratch folder"):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def keep(self, path: Path) -> None:
+        """Make a file of `work`, or of a study, seen by other machines; a shared folder is."""
+
+    def kept(self, key: str, name: str) -> bytes:
+        """What a file of `work` holds, whichever machine writes it; empty if it is not there."""
+        path = self._place("work", key) / name
+        return path.read_bytes() if path.is_file() else b""
+
+    def share(self, folder: Path) -> None:
+        """Make all files of a study's folder seen by other machines; a shared folder's are."""
 
     def drop_work(self, key: str) -> None:
         """Remove a step's scratch folder."""
@@ -305,11 +328,15 @@ class Store:
         """
         here = json.loads(step.payload)
         found = []
-        for path in sorted((self.root / "done").glob("*/payload.json")):
-            there = _read_json(path)
-            if there["stage"] == step.stage and path.parent.name != step.key:
-                found.append((path.parent.name, differences(there, here)))
+        for key, there in self._payloads():
+            if there["stage"] == step.stage and key != step.key:
+                found.append((key, differences(there, here)))
         return min(found, key=lambda result: len(result[1]), default=None)
+
+    def _payloads(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Key and payload of each result."""
+        for path in sorted((self.root / "done").glob("*/payload.json")):
+            yield path.parent.name, _read_json(path)
 
     def study_table(self, study: str, name: str) -> Path:
         """Path of a study's table.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distforget.batches import MicroBatch, global_batches, micro_batch_count, micro_batches
 from distforget.draws import rng
+from distforget.steppers import Stepper
 from distforget.study import FinetuneConfig
 from distforget.tracks.base import Examples, Learner
 
@@ -24,156 +25,6 @@ MOST_SKIPPED = 3
 """Steps in a row without a finite gradient that count as a divergence; fewer are skipped."""
 
 M = TypeVar("M")
-
-
-class Stepper(Protocol):
-    """Takes gradients and changes weights; one implementation for torch, one for DeepSpeed.
-
-    `rank` of `world` workers hold the same (or a shard of the same) model.
-    """
-
-    rank: int
-    world: int
-
-    def backward(self, share: Tensor) -> None:
-        """Add the gradient of a worker's share of the global loss; shares add up over workers."""
-        ...
-
-    def step(self, learning_rate: float) -> bool:
-        """Change the weights and clear gradients; False (and no change) if they are not finite."""
-        ...
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Sum over workers, the same on each."""
-        ...
-
-    def state(self) -> dict[str, Tensor]:
-        """Whole weights and optimiser state on the CPU, on rank 0 (empty elsewhere).
-
-        Names: weight/NAME, exp_avg/NAME, exp_avg_sq/NAME, and `step`. All ranks must call it.
-        """
-        ...
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from a :meth:`state`, whichever stepper and number of workers wrote it."""
-        ...
-
-
-class TorchStepper:
-    """AdamW on a plain module, or on one per worker with gradients summed over workers.
-
-    Weights of 16 bits are rounded from float32 ones, on which steps are taken: at the learning
-    rates of fine-tuning most steps are smaller than half the distance of two numbers of 16 bits.
-    """
-
-    def __init__(
-        self, module: nn.Module, weight_decay: float, clip: float, rank: int = 0, world: int = 1
-    ) -> None:
-        self.module = module
-        self.rank, self.world = rank, world
-        self.clip = clip
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        self.masters = [
-            nn.Parameter(p.detach().float()) if p.element_size() < 4 else p for p in self.parameters
-        ]
-        self.optimiser = torch.optim.AdamW(
-            self.masters, lr=0.0, weight_decay=weight_decay, fused=True
-        )
-        self.trained: list[Tensor] | None = None
-        """Of each weight whether it is trained; None: all are."""
-        # What failed in a backward pass before left a part of its gradient in the module.
-        module.zero_grad(set_to_none=True)
-
-    def backward(self, share: Tensor) -> None:
-        """See `Stepper`."""
-        share.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
-
-    def train_only(self, share: float) -> None:
-        """From here on only this share of the weights is trained: the largest gradients now.
-
-        Clears the gradients.
-        """
-        sizes = [torch.zeros_like(p) if p.grad is None else p.grad.abs() for p in self.parameters]
-        every = torch.cat([size.flatten().float() for size in sizes])
-        least = every.kthvalue(len(every) - max(1, int(share * len(every))) + 1).values
-        self.trained = [size.float() >= least for size in sizes]
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def step(self, learning_rate: float) -> bool:
-        """See `Stepper`."""
-        for parameter, master in self._rounded():
-            if parameter.grad is not None:
-                master.grad, parameter.grad = parameter.grad.float(), None
-        for master, mine in zip(self.masters, self.trained or (), strict=bool(self.trained)):
-            if master.grad is not None:
-                master.grad.mul_(mine)
-        gradients = [p.grad for p in self.masters if p.grad is not None]
-        if self.world > 1:
-            for gradient in gradients:
-                torch.distributed.all_reduce(gradient)
-        norm = nn.utils.clip_grad_norm_(self.masters, self.clip)
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate
-            self.optimiser.step()
-            self._round()
-        self.optimiser.zero_grad(set_to_none=True)
-        return finite
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """See `Stepper`."""
-        if self.world == 1:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.parameters[0].device)
-        torch.distributed.all_reduce(total)
-        return [float(v) for v in total]
-
-    def _rounded(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        pairs = zip(self.parameters, self.masters, strict=True)
-        return [(parameter, master) for parameter, master in pairs if parameter is not master]
-
-    @torch.no_grad()
-    def _round(self) -> None:
-        for parameter, master in self._rounded():
-            parameter.copy_(master)
-
-    def weights(self) -> dict[str, Tensor]:
-        """The weights by name, float32 or wider, where they are; not copied."""
-        return {name: master.detach() for name, master in self._named()}
-
-    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
-        names = (n for n, p in self.module.named_parameters() if p.requires_grad)
-        return zip(names, self.masters, strict=True)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Stepper`."""
-        if self.rank:
-            return {}
-        found: dict[str, Tensor] = {"step": torch.zeros(1)}
-        for name, parameter in self._named():
-            found[f"weight/{name}"] = parameter.detach().cpu().clone()
-            inner = self.optimiser.state.get(parameter)
-            if inner:
-                found["step"] = inner["step"].reshape(1).float().cpu().clone()
-                found[f"exp_avg/{name}"] = inner["exp_avg"].cpu().clone()
-                found[f"exp_avg_sq/{name}"] = inner["exp_avg_sq"].cpu().clone()
-        return found
-
-    @torch.no_grad()
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Stepper`."""
-        for name, parameter in self._named():
-            parameter.copy_(state[f"weight/{name}"])
-            if f"exp_avg/{name}" in state:
-                self.optimiser.state[parameter] = {
-                    # A copy each: fused AdamW counts in place.
-                    "step": state["step"].reshape(()).to(parameter.device, copy=True),
-                    "exp_avg": state[f"exp_avg/{name}"].to(parameter),
-                    "exp_avg_sq": state[f"exp_avg_sq/{name}"].to(parameter),
-                }
-        self._round()
 
 
 @dataclass(frozen=True)
@@ -187,8 +38,9 @@ class StepReport:
     were, and this is the number of steps in a row, up to this one, of which that is true."""
 
     @classmethod
-    def of(cls, loss: float, changed: bool, previous: StepReport | None) -> StepReport:
-        """The report of a step after `previous` that changed the weights, or could not."""
+    def of(cls, step: Sequence[float], previous: StepReport | None) -> StepReport:
+        """The report of a step after `previous`, from what `Stepper.step` returned."""
+        loss, changed = step
         return cls(loss, 0 if changed else 1 + (previous.skipped if previous else 0))
 
     @property
@@ -216,13 +68,13 @@ def run_steps(
         previous: the report of the step before these, if there was one.
     """
     for parts, learning_rate in zip(batches, learning_rates, strict=False):
-        own = 0.0
+        shares = []
         for micro_batch in parts:
             share = share_of(micro_batch)
-            own += float(share.detach())
+            shares.append(share.detach().double())
             stepper.backward(share)
-        (loss,) = stepper.sum([own])
-        previous = StepReport.of(loss, stepper.step(learning_rate), previous)
+        own = torch.stack(shares).sum()
+        previous = StepReport.of(stepper.step(learning_rate, own).tolist(), previous)
         yield previous
         if previous.diverged:
             return
@@ -304,12 +156,12 @@ class Finetuning:
             rng(self.seed[0], "finetune order", self.seed[1], number),
             self.left_out,
         )
-        counts = np.zeros(3)
+        correct: list[Tensor] = []
 
         def share_of(part: MicroBatch) -> Tensor:
             fit = self.learner.fit(self.examples, part.rows)
             if part.weight:
-                counts[:] += (fit.answer_tokens, fit.correct_tokens, fit.exact_rows)
+                correct.append(fit.correct)
             return fit.nll_sum * part.weight
 
         warmup = max(self.config.warmup_steps, 1)
@@ -329,8 +181,7 @@ class Finetuning:
                     f"{gradients if report.skipped else ''}); lower finetune.learning_rate"
                 )
             reports.append(report)
-        tokens, correct, exact = self.stepper.sum(counts.tolist())
-        accuracy, exact_rate = correct / tokens, exact / len(self.rows)
+        accuracy, exact_rate = self._rates(correct)
         # Counted while the weights changed, which costs nothing. Only where that is near the
         # threshold, or nothing follows, is a pass spent on the weights as they are now.
         last_one = number >= self.config.max_epochs
@@ -367,20 +218,17 @@ class Finetuning:
     @torch.no_grad()
     def memorised(self) -> tuple[float, float]:
         """Share of answer tokens predicted right, and of rows with all of them right."""
-        counts = np.zeros(3)
+        correct = []
         order = self.rows[np.argsort(self.examples.sizes[self.rows], kind="stable")]
         size = self.config.batch_size
         for start in range(0, len(order), size):
             for part in self._parts(order[start : start + size]):
                 fit = self.learner.fit(self.examples, part.rows)
                 if part.weight:
-                    counts += (fit.answer_tokens, fit.correct_tokens, fit.exact_rows)
-        tokens, correct, exact = self.stepper.sum(counts.tolist())
-        return correct / tokens, exact / len(order)
+                    correct.append(fit.correct)
+        return self._rates(correct)
 
-
-def restore(module: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Copy weights (tensors or read-only numpy arrays) into a module's parameters, in place."""
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(torch.as_tensor(weights[name]), non_blocking=True)
+    def _rates(self, correct: Sequence[Tensor]) -> tuple[float, float]:
+        own = torch.stack(list(correct)).sum(0).tolist() if correct else [0, 0]
+        tokens, rows = self.stepper.sum(own)
+        return tokens / int(self.examples.answer_sizes[self.rows].sum()), rows / len(self.rows)

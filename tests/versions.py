@@ -43,13 +43,14 @@ STAGE_FILES = {
     ),
     "model": ("engine/models.py", "tracks/text/models.py"),
     "finetune": (
-        "engine/finetune.py", "engine/deepspeed.py", "training.py", "batches.py", "selection.py",
-        "tracks/image/__init__.py", "imaging/fitting.py", *ENCODING,
+        "engine/finetune.py", "engine/deepspeed.py", "steppers.py", "training.py", "batches.py",
+        "selection.py", "tracks/image/__init__.py", "imaging/fitting.py", *ENCODING,
     ),
     "reference": ("selection.py", *ENCODING),
     "ask": ASKING,
     "cell": (
-        "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py", *ASKING,
+        "steppers.py", "training.py", "methods/__init__.py", "methods/base.py", "tracks/terms.py",
+        *ASKING,
     ),
     "attack": ("attacked.py", *ASKING),
     "probe": SCORING,

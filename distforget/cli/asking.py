@@ -20,7 +20,7 @@ def ask(
         str, typer.Argument(help="Name of a finished cell, as in column `cell` of table `cells`.")
     ],
     text: Annotated[str, typer.Argument(metavar="QUESTION", help="What to ask.")],
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Ask a finished cell any question: answers before fine-tuning, before and after unlearning.
@@ -33,14 +33,14 @@ def ask(
 
     from distforget.engine.ask import ask as answers
     from distforget.plan import make_plan
-    from distforget.store import Store
+    from distforget.remote import open_store
 
     named = load_study(study)
     if named.track != "text":
         raise UsageError(f"study {named.name} is of images, which cannot be asked in words")
     table = Table("phase", "answer")
     asked = pa.table({"question": [text]})
-    for phase, answer in answers(make_plan(named), cell, asked, Store(store), device):
+    for phase, answer in answers(make_plan(named), cell, asked, open_store(store), device):
         table.add_row(phase, escape(answer))
     console.print(table)
 
@@ -50,7 +50,7 @@ def reproduce(
     cell: Annotated[
         str, typer.Argument(help="Name of a finished cell, as in column `cell` of table `cells`.")
     ],
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     tolerance: Annotated[
         float, typer.Option(min=0, help="How far numbers may be apart, times max(1, their size).")
@@ -68,10 +68,10 @@ def reproduce(
     from distforget.analysis.reproduction import compare_values, worst
     from distforget.engine.reproduce import reproduce as run_again
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.again import print_facts, print_reproduction
-    from distforget.store import Store
 
-    stored, new = run_again(make_plan(load_study(study)), cell, Store(store), device)
+    stored, new = run_again(make_plan(load_study(study)), cell, open_store(store), device)
     values = compare_values(stored.tables, new.tables, tolerance)
     word = worst(values)
     print_facts(stored.facts, new.facts, console)

@@ -61,12 +61,13 @@ def verify(
     from distforget.disk import write_lines
     from distforget.finding.texts import Texts
     from distforget.loading import write_study
+    from distforget.remote import open_store
     from distforget.sources._pairs import Columns
     from distforget.verifying import joined, study_of, unsaid
 
     checked_name(name)
     checked_dtype("--dtype", dtype)
-    folder = placement.store / "studies" / name
+    folder = open_store(placement.store).root / "studies" / name
     place = Path(data)
     if retain:
         columns = Columns()
@@ -148,9 +149,10 @@ def similar(
 
     Example: `distforget similar --forget requests.jsonl --train-data train.parquet`
     """
+    from distforget.remote import open_store
     from distforget.report.similar import print_similar, write_similar
 
-    folder = placement.store / "similar" / checked_name(name)
+    folder = open_store(placement.store).root / "similar" / checked_name(name)
     found = _found(
         forget, train_data, (question, answer), (embedder, embedder_dtype),
         (most, by_chance, cut), placement,
@@ -233,10 +235,11 @@ def audit(
     from distforget.method_choice import MethodChoice
     from distforget.methods import resolve
     from distforget.origins import origin
+    from distforget.remote import open_store
     from distforget.report.requests import print_requests, write_requests
     from distforget.report.similar import pairs, print_similar, write_similar
 
-    folder = placement.store / "studies" / checked_name(name)
+    folder = open_store(placement.store).root / "studies" / checked_name(name)
     if Images.are_in(train_data):
         raise UsageError(
             f"--train-data {train_data} holds images; audit takes questions and answers. For "

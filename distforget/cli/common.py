@@ -7,7 +7,6 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
 import typer
@@ -24,7 +23,7 @@ StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="Preset (see `list presets`) or path of a YAML file.")
 ]
 StoreOption = Annotated[
-    Path, typer.Option("--store", help="Folder of results; shared storage on a cluster.")
+    str, typer.Option("--store", help="Folder of results, or s3://BUCKET/PREFIX (gs://, az://).")
 ]
 
 

@@ -59,7 +59,7 @@ def query(
     output: Annotated[Output, typer.Option(help="How to write.")] = Output.table,
     to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
     rows: Annotated[int, typer.Option(help="Rows to print as a table.")] = 20,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
 ) -> None:
     """Print or export a table of a study.
 
@@ -69,10 +69,10 @@ def query(
 
     from distforget.query import export as write
     from distforget.query import select
+    from distforget.remote import open_store
     from distforget.report.terminal import print_table
-    from distforget.store import Store
 
-    found: pa.Table = select(Store(store).read_study_table(study, table), where, columns)
+    found: pa.Table = select(open_store(store).read_study_table(study, table), where, columns)
     if output is Output.table:
         print_table(found, console, rows)
     else:
@@ -92,7 +92,7 @@ def figures(
     ] = False,
     formats: Annotated[str, typer.Option("--format", help="pdf, svg, png; several: a,b.")] = "pdf",
     to: Annotated[Path | None, typer.Option(help="Folder; else beside the tables.")] = None,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
 ) -> None:
     """Draw the paper's figures from a study's tables.
 
@@ -101,14 +101,15 @@ def figures(
     Example: `distforget figures demo --figure 12 --format png`
     """
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report import figure_numbers, figure_style, study_tables
-    from distforget.store import Store
 
     if bool(figure) == every:
         raise UsageError("give --figure, e.g. --figure 12, or --all")
     kinds = figure_style.formats(formats)
-    tables = study_tables.read(make_plan(load_study(study)), Store(store))
-    folder = to or store / "studies" / tables.name / "figures"
+    place = open_store(store)
+    tables = study_tables.read(make_plan(load_study(study)), place)
+    folder = to or place.root / "studies" / tables.name / "figures"
     for drawn in figure_numbers.draw(tables, figure):
         if drawn.figure is None:
             console.print(f"{drawn.name}: none: {escape(drawn.lacking)}")
@@ -121,7 +122,7 @@ def trust(
     study: StudyArgument,
     output: Annotated[Output, typer.Option(help="How to write.")] = Output.table,
     to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
 ) -> None:
     """Measure a study's scores: which of them can tell what a model was trained on?
 
@@ -134,11 +135,11 @@ def trust(
 
     from distforget.plan import make_plan
     from distforget.query import export as write
+    from distforget.remote import open_store
     from distforget.report.terminal import print_shown
     from distforget.report.trust import of_study, seconds_of, shown, table_of
-    from distforget.store import Store
 
-    plan, place = make_plan(load_study(study)), Store(store)
+    plan, place = make_plan(load_study(study)), open_store(store)
     scores = place.read_study_table(plan.study.name, "scores")
     found, seconds = of_study(plan, scores), seconds_of(plan, place)
     if output is Output.table:
@@ -151,8 +152,8 @@ def trust(
 def compare(
     study_a: Annotated[str, typer.Argument(metavar="STUDY_A", help="Preset or YAML file: A.")],
     study_b: Annotated[str, typer.Argument(metavar="STUDY_B", help="Preset or YAML file: B.")],
-    store: StoreOption = Path("results"),
-    store_b: Annotated[Path | None, typer.Option(help="Folder of B's results; else A's.")] = None,
+    store: StoreOption = "results",
+    store_b: Annotated[str, typer.Option(help="Where B's results are; else A's.")] = "",
     metric: Annotated[str, typer.Option(help="Score to compare; else A's verify.metric.")] = "",
     output: Annotated[Output, typer.Option(help="How to write the differences.")] = Output.table,
     to: Annotated[str, typer.Option(help="File to write; empty: print.")] = "",
@@ -169,13 +170,13 @@ def compare(
 
     from distforget.plan import make_plan
     from distforget.query import export as write
+    from distforget.remote import open_store
     from distforget.report.differences import compare, print_comparison
-    from distforget.store import Store
 
     if to and output is Output.table:
         raise UsageError(f"--to {to}: say how with --output: csv, json or parquet")
-    a = make_plan(load_study(study_a)), Store(store)
-    b = make_plan(load_study(study_b)), Store(store_b or store)
+    a = make_plan(load_study(study_a)), open_store(store)
+    b = make_plan(load_study(study_b)), open_store(store_b or store)
     found = compare(a, b, metric)
     if output is Output.table:
         print_comparison(found, console)
@@ -187,7 +188,7 @@ def compare(
 def export(
     study: StudyArgument,
     folder: Annotated[Path, typer.Argument(help="Folder to write: new, or empty.")],
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
 ) -> None:
     """Export a study's tables with a data card, and its results for lm-evaluation-harness.
 
@@ -197,10 +198,10 @@ def export(
     Example: `distforget export demo demo-data`
     """
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.export import export_study
-    from distforget.store import Store
 
-    for path in export_study(make_plan(load_study(study)), Store(store), folder):
+    for path in export_study(make_plan(load_study(study)), open_store(store), folder):
         console.print(f"{path}", soft_wrap=True, highlight=False)
 
 
@@ -224,7 +225,7 @@ def report(
         bool, typer.Option(help="Serve it on 127.0.0.1 and renew it while the study runs.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of --watch; 0: a free one.")] = 0,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
 ) -> None:
     """Write the page of a study: verdicts, charts, every answer, what ran, all tables and figures.
 
@@ -233,13 +234,13 @@ def report(
     Example: `distforget report demo`
     """
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.page import write_report
     from distforget.report.page.watch import watch as serve
-    from distforget.store import Store
 
     made = make_plan(load_study(study))
     if watch:
-        serve(made, Store(store), port, lambda said: console.print(said, soft_wrap=True))
+        serve(made, open_store(store), port, lambda said: console.print(said, soft_wrap=True))
     else:
-        path = write_report(made, Store(store))
+        path = write_report(made, open_store(store))
         console.print(f"page: {path}", soft_wrap=True, highlight=False)

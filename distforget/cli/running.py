@@ -46,15 +46,15 @@ def run_study(study: Study, placement: Placement, full_page: bool) -> None:
         typer.Exit: more cells failed than are tolerated.
     """
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.findings import print_findings
     from distforget.report.terminal import print_summary
-    from distforget.store import Store
 
-    plan = make_plan(study)
+    plan, store = make_plan(study), open_store(placement.store)
     summary = run_quietly(study, placement)
     print_findings(plan, summary.tables, console)
     print_summary(summary, console)
-    folder = placement.store / "studies" / plan.study.name
+    folder = store.root / "studies" / plan.study.name
     console.print(f"tables: {folder}")
     if "reconstructions" in summary.tables:
         from distforget.report.pictures import write_pictures
@@ -68,8 +68,11 @@ def run_study(study: Study, placement: Placement, full_page: bool) -> None:
     if news or full_page or not page.exists():
         from distforget.report.page import write_report
 
-        page = write_report(plan, Store(placement.store), brief=not full_page)
+        page = write_report(plan, store, brief=not full_page)
     console.print(f"page: {page}", soft_wrap=True, highlight=False)
+    store.share(folder)
+    if store.place != str(store.root):
+        console.print(f"all of it: {store.place}/studies/{plan.study.name}", soft_wrap=True)
     missing = summary.planned - summary.done + len(summary.unanswered)
     if missing > placement.tolerated_failures:
         raise typer.Exit(1)
@@ -115,7 +118,7 @@ def check_data(plan: Plan, store: Store) -> list[str]:
 
 def plan(
     study: StudyArgument,
-    store: StoreOption = Path("results"),
+    store: StoreOption = "results",
     why: Annotated[
         str,
         typer.Option(help="Name of a cell: print how its settings differ from the nearest result."),
@@ -126,35 +129,35 @@ def plan(
     Example: `distforget plan demo --why smollm2/4/GA_GDN/1/0`
     """
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.estimate import print_estimate, print_power
     from distforget.report.terminal import print_plan, print_why
-    from distforget.store import Store
 
     made = make_plan(load_study(study))
-    for text in check_data(made, Store(store)):
+    for text in check_data(made, open_store(store)):
         console.print(f"[yellow]doubtful[/yellow] {escape(text)}")
     if why:
-        print_why(made.cell(why), Store(store), console)
+        print_why(made.cell(why), open_store(store), console)
     else:
-        print_plan(made, Store(store), console)
-        print_estimate(made, Store(store), console)
+        print_plan(made, open_store(store), console)
+        print_estimate(made, open_store(store), console)
         print_power(made, console)
 
 
-def status(study: StudyArgument, store: StoreOption = Path("results")) -> None:
+def status(study: StudyArgument, store: StoreOption = "results") -> None:
     """Print the progress of a study and its verdicts so far; runs nothing.
 
     Example: `distforget status demo`
     """
     from distforget.engine.assemble import gather
     from distforget.plan import make_plan
+    from distforget.remote import open_store
     from distforget.report.findings import print_findings
     from distforget.report.terminal import print_plan
-    from distforget.store import Store
 
     made = make_plan(load_study(study))
-    print_plan(made, Store(store), console)
-    print_findings(made, gather(made, Store(store)), console)
+    print_plan(made, open_store(store), console)
+    print_findings(made, gather(made, open_store(store)), console)
 
 
 @placed("store", "address", "device", "cpus", "cell_workers")
@@ -178,6 +181,7 @@ def tune(
     Example: `distforget tune NPO_GDN --trials 16`
     """
     from distforget.engine.tune import best, search, write_preset
+    from distforget.remote import open_store
     from distforget.report.progress import Progress
     from distforget.report.terminal import print_trials
 
@@ -187,12 +191,13 @@ def tune(
             asked, method, trials, placement, progress,
             lambda so_far: print_trials(so_far, *best(so_far), console),
         )  # fmt: skip
-    path = to or placement.store / "studies" / f"{asked.name}-tune-{method}" / "tuned.yaml"
+    studies = open_store(placement.store).root / "studies"
+    path = to or studies / f"{asked.name}-tune-{method}" / "tuned.yaml"
     write_preset(asked, method, found[best(found)[1]], path)
     console.print(f"preset: {path}")
 
 
-def doctor(store: StoreOption = Path("results")) -> None:
+def doctor(store: StoreOption = "results") -> None:
     """Check this machine: packages, devices, memory, disk, store, a small Ray cluster.
 
     Example: `distforget doctor`

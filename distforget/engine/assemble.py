@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from typing import Any
 
 import pyarrow as pa
@@ -27,22 +27,23 @@ def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
 def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """The tables of a study, from the steps that are finished."""
     study = plan.study
-    asked = [s for s in (*plan.asks, *plan.cells, *plan.attacks) if store.is_done(s.key)]
-    scored = [s for s in plan.probes if store.is_done(s.key)]
+    done = store.done(step.key for step in plan.steps())
+    asked = [s for s in (*plan.asks, *plan.cells, *plan.attacks) if s.key in done]
+    scored = [s for s in plan.probes if s.key in done]
     tables = {
         "training": _joined(
             "training",
-            (_named(s, "training", plan, store) for s in plan.finetunes if store.is_done(s.key)),
+            (_named(s, "training", plan, store) for s in plan.finetunes if s.key in done),
         ),
         "answers": _joined("answers", (_named(s, "answers", plan, store) for s in asked)),
         "scores": _joined("scores", (_named(s, "scores", plan, store) for s in scored)),
-        "cells": _joined("cells", _cells(plan, store)),
+        "cells": _joined("cells", _cells(plan, store, done)),
         **{
             name: _joined(name, (_named(s, name, plan, store) for s in scored if name in _own(s)))
             for name in study.tables
         },
     }
-    if store.is_done(plan.dataset.key):
+    if plan.dataset.key in done:
         samples = read_samples(plan.dataset, store)
         tables["samples"] = _with(samples, {"dataset": study.data.name})
         if "completions" in plan.dataset.inputs:
@@ -69,7 +70,7 @@ def _named(step: Step, name: str, plan: Plan, store: Store) -> pa.Table:
 
     Another study with other names may have computed the step.
     """
-    table = schemas.read(store.folder(step.key) / f"{name}.parquet", name)
+    table = schemas.read(store.folder(step.key, whole=False) / f"{name}.parquet", name)
     return _with(table, {k: v for k, v in identity(step, plan.study).items() if v is not None})
 
 
@@ -83,14 +84,13 @@ def _with(table: pa.Table, values: dict[str, Any]) -> pa.Table:
     return table
 
 
-def _cells(plan: Plan, store: Store) -> Iterator[pa.Table]:
-    failed = []
+def _cells(plan: Plan, store: Store, done: Set[str]) -> Iterator[pa.Table]:
+    failed, tried = [], store.attempted()
     for step in plan.cells:
-        if store.is_done(step.key):
+        if step.key in done:
             yield _with(_named(step, "cells", plan, store), {"cell": cell_name(step)})
-            continue
-        attempts = store.attempts(step.key)
-        if attempts:
+        elif step.key in tried:
+            attempts = store.attempts(step.key)
             last = attempts[-1]
             failed.append(
                 {

@@ -8,14 +8,13 @@ from typing import Any
 from ray import tune
 
 from distforget.engine.cluster import Share
+from distforget.engine.crew import Crew, make_team
 from distforget.engine.states import Device, Outcome, State
 from distforget.engine.worker import Worker
+from distforget.placement import Placement
 from distforget.plan import Step
 from distforget.store import Store
 from distforget.study import Study
-
-WorkerArguments = tuple[Study, Store, Device]
-
 
 CELLS_PER_TRIAL = 32
 """Upper limit. A trial costs Tune about 30 ms and memory that it keeps; a result costs 2 ms."""
@@ -25,11 +24,22 @@ class CellTrainable(tune.Trainable):
     """An actor that Tune reuses. A trial runs several cells; each is committed and reported."""
 
     def setup(  # type: ignore[override] # with_parameters adds arguments
-        self, config: dict[str, Any], worker: WorkerArguments, cells: Sequence[tuple[State, Step]]
+        self,
+        config: dict[str, Any],
+        worker: tuple[Study, Store, Device],
+        placement: Placement,
+        share: Share,
+        cells: Sequence[tuple[State, Step]],
     ) -> None:
         """Prepare the actor; models are loaded when the first cell needs one."""
         self.worker = Worker(*worker)
         self.cells = cells
+        if share.per_cell > 1:
+            crew = Crew(_Helper, worker, share)
+            bf16 = worker[0].dtype == "bfloat16"
+            team = (share.per_cell, crew.meeting, share.device, placement, bf16)
+            self.worker.team = crew.all(lambda: make_team(0, *team), "join", *team)[0]
+            self.worker.crew = crew
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -60,6 +70,18 @@ class CellTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing was kept."""
+
+
+class _Helper(Worker):
+    """A worker of a team, of any rank but 0."""
+
+    def __init__(self, study: Study, store: Store, device: Device, rank: int) -> None:
+        super().__init__(study, store, device)
+        self.rank = rank
+
+    def join(self, *team: Any) -> None:
+        """Join the team; takes what `make_team` takes after the rank."""
+        self.team = make_team(self.rank, *team)
 
 
 class _Listener(tune.Callback):
@@ -99,6 +121,7 @@ def run_cells(
     share: Share,
     together: int,
     on_outcome: Callable[[Outcome], bool],
+    placement: Placement,
 ) -> list[str]:
     """Run cells in one Tuner; cells that start from the same weights run one after another.
 
@@ -124,9 +147,11 @@ def run_cells(
         tune.with_parameters(
             CellTrainable,
             worker=(study, store, Device(share.device, share.threads, together)),
+            placement=placement,
+            share=share,
             cells=list(cells),
         ),
-        {"cpu": share.cpus, "gpu": share.gpus},
+        tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}] * share.per_cell),
     )
     with store.scratch("tune") as scratch, store.explaining("Tune's own files"):
         tune.Tuner(

@@ -51,6 +51,8 @@ class Share:
     gpus: float
     threads: int
     workers: int
+    per_cell: int = 1
+    """Workers that compute one cell together, each with such a share."""
 
 
 def cores(placement: Placement) -> int:
@@ -222,20 +224,43 @@ def _free_on_gpu() -> int:
     return free
 
 
-def cell_share(placement: Placement, steps: int, worker_bytes: int) -> Share:
+def cell_share(placement: Placement, steps: int, worker_bytes: int, asking_bytes: int = 0) -> Share:
     """Resources of each worker when `steps` steps run side by side.
 
     Args:
         worker_bytes: memory that one of them takes on its device, before activations.
+        asking_bytes: what each worker of a team takes for asking; 0: steps have a worker each.
+
+    Raises:
+        UsageError: a step needs more workers than there are.
     """
     if uses_gpu(placement):
-        gpus = int(resources()["GPU"])
-        together = placement.cells_per_device or cells_that_fit(_free_on_gpu(), worker_bytes)
-        workers = placement.cell_workers or min(gpus * together, int(resources()["CPU"]))
-        return Share("cuda", 1, 1 / together, 4, max(1, min(workers, steps)))
-    total = int(resources()["CPU"]) if cluster_address(placement) else cores(placement)
-    workers = max(1, min(placement.cell_workers or total, steps))
-    return Share("cpu", 1, 0, max(1, total // workers), workers)
+        gpus, free = int(resources()["GPU"]), _free_on_gpu()
+        per_cell = _per_cell(placement, worker_bytes, asking_bytes, 2 * free // 3)
+        together = 1
+        if per_cell == 1:
+            together = placement.cells_per_device or cells_that_fit(free, worker_bytes)
+        most = min(gpus * together, int(resources()["CPU"])) // per_cell
+        gpu_share, threads = 1 / together, 4
+    else:
+        most = int(resources()["CPU"]) if cluster_address(placement) else cores(placement)
+        per_cell = (placement.workers_per_cell or 1) if asking_bytes else 1
+        most, threads, gpu_share = most // per_cell, 0, 0.0
+    if not most:
+        raise UsageError(
+            f"workers_per_cell: a cell needs {per_cell} workers, which this cluster has no room "
+            "for; lower --workers-per-cell or add nodes"
+        )
+    workers = max(1, min(placement.cell_workers or most, steps))
+    device = "cuda" if gpu_share else "cpu"
+    return Share(device, 1, gpu_share, threads or max(1, most // workers), workers, per_cell)
+
+
+def _per_cell(placement: Placement, worker_bytes: int, asking_bytes: int, room: int) -> int:
+    """Workers of a cell: as many as are asked for, or as a GPU's memory makes necessary."""
+    if placement.workers_per_cell or not asking_bytes or placement.stepper == "torch":
+        return (placement.workers_per_cell or 1) if asking_bytes else 1
+    return max(1, -(-worker_bytes // max(1, room - asking_bytes))) if worker_bytes > room else 1
 
 
 def object_store_bytes() -> float:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from distforget.errors import UsageError
 from distforget.placement import Placement
-from distforget.study import FinetuneConfig
+from distforget.tracks.base import Learner
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -32,7 +35,8 @@ class DeepSpeedStepper:
     def __init__(
         self,
         module: nn.Module,
-        config: FinetuneConfig,
+        weight_decay: float,
+        clip: float,
         placement: Placement,
         micro_batches_per_step: int,
         bf16: bool,
@@ -48,7 +52,7 @@ class DeepSpeedStepper:
             config={
                 "train_micro_batch_size_per_gpu": 1,
                 "gradient_accumulation_steps": micro_batches_per_step,
-                "gradient_clipping": config.gradient_clip,
+                "gradient_clipping": clip,
                 "bf16": {"enabled": bf16},
                 "zero_optimization": zero,
                 "zero_allow_untested_optimizer": True,
@@ -56,9 +60,7 @@ class DeepSpeedStepper:
                 "wall_clock_breakdown": False,
                 "steps_per_print": 10**9,
             },
-            optimizer=torch.optim.AdamW(
-                module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-            ),
+            optimizer=torch.optim.AdamW(module.parameters(), lr=0.0, weight_decay=weight_decay),
         )
 
         self._prepare_moments()
@@ -91,12 +93,13 @@ class DeepSpeedStepper:
         if not self.engine.is_gradient_accumulation_boundary():
             self.engine.step()
 
-    def step(self, learning_rate: float) -> bool:
+    def step(self, learning_rate: float, share: Tensor) -> Tensor:
         """See `Stepper`; DeepSpeed itself skips a step whose gradient is not finite."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         self.engine.step()
-        return not self.engine.optimizer.overflow
+        (loss,) = self.sum([float(share)])
+        return torch.tensor([loss, not self.engine.optimizer.overflow], dtype=torch.float64)
 
     def sum(self, values: Sequence[float]) -> list[float]:
         """See `Stepper`."""
@@ -124,12 +127,73 @@ class DeepSpeedStepper:
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Stepper`."""
         for name, parameter in self._named():
-            weight = state[f"weight/{name}"]
-            # Forward passes use a copy of their own (a shard of it in stage 3), made by each step.
-            with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
-                parameter.copy_(weight)
-            safe_set_full_fp32_param(parameter, weight)
+            self._set(parameter, state[f"weight/{name}"])
             for moment in MOMENTS:
                 if f"{moment}/{name}" in state:
                     safe_set_full_optimizer_state(parameter, state[f"{moment}/{name}"], moment)
         self._set_step(float(state["step"]))
+
+    def _set(self, parameter: nn.Parameter, weight: Tensor) -> None:
+        # Forward passes use a copy of their own (a shard of it in stage 3), made by each step.
+        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0), torch.no_grad():
+            parameter.copy_(weight)
+        safe_set_full_fp32_param(parameter, weight.float())
+
+    def begin(self, weights: Mapping[str, Tensor], clip: float) -> None:
+        """Start anew from these weights, as a stepper that has just been made."""
+        for name, parameter in self._named():
+            self._set(parameter, weights[name])
+        for moments in self._moments.values():
+            for moment in MOMENTS:
+                moments[moment].zero_()
+        self._set_step(0.0)
+        self.engine.optimizer.clip_grad = clip
+
+    def whole(self) -> Iterator[tuple[str, Tensor]]:
+        """Each whole weight in float32, one at a time; all workers must take each."""
+        for name, parameter in self._named():
+            yield name, safe_get_full_fp32_param(parameter)
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Stepper`; copies on the CPU."""
+        return {name: weight.to("cpu", copy=True) for name, weight in self.whole()}
+
+    def train_only(self, share: float) -> None:
+        """See `Stepper`."""
+        raise UsageError(
+            "stepper: with deepspeed no worker has the whole gradients by which this method "
+            "chooses its weights; use torch"
+        )
+
+
+class DeepSpeedTeam:
+    """Workers that share gradients and AdamW's state (in stage 3 weights too) while they train.
+
+    The engine is made once and begins each cell anew. For asking, each worker has the learner's
+    own whole weights: of stages 1 and 2 the engine trains those, of stage 3 a sharded copy.
+    """
+
+    def __init__(self, rank: int, world: int, placement: Placement, bf16: bool) -> None:
+        self.rank, self.world = rank, world
+        self.placement, self.bf16 = placement, bf16
+        self.stepper: DeepSpeedStepper | None = None
+        self.trained: nn.Module | None = None
+
+    @contextmanager
+    def stepping(self, learner: Learner, clip: float) -> Iterator[DeepSpeedStepper]:
+        """See `Team`."""
+        module = learner.module
+        if self.trained is not module or self.stepper is None:
+            copied = copy.deepcopy(module) if self.placement.zero_stage == 3 else module
+            self.stepper = DeepSpeedStepper(copied, 0.0, clip, self.placement, 1, self.bf16)
+            self.trained = module
+        own = {name: p.detach() for name, p in module.named_parameters()}
+        self.stepper.begin(own, clip)
+        learner.module = self.stepper.engine
+        try:
+            yield self.stepper
+        finally:
+            learner.module = module
+        with torch.no_grad():
+            for name, weight in self.stepper.whole():
+                own[name].copy_(weight)

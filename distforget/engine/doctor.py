@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 import psutil
 import torch
@@ -17,7 +16,7 @@ from distforget.engine.cluster import available_memory, connected
 from distforget.errors import UsageError
 from distforget.origins import BUILTIN_MODELS
 from distforget.placement import Placement
-from distforget.store import Store
+from distforget.remote import open_store
 
 SHOWN = ("ray", "torch", "torchvision", "transformers", "deepspeed", "pyarrow", "pandas")
 """Packages that are listed even if nothing is wrong with them."""
@@ -33,7 +32,7 @@ class Check:
     fix: str = ""
 
 
-def examine(store: Path) -> Iterator[Check]:
+def examine(store: str) -> Iterator[Check]:
     """Check packages, devices, memory, disk, the store and Ray."""
     for text in metadata.requires("distforget") or ():
         requirement = Requirement(text)
@@ -69,12 +68,13 @@ def _package(needed: Requirement) -> Check:
     return Check(needed.name, True, found)
 
 
-def _store(store: Path) -> Check:
+def _store(store: str) -> Check:
     try:
-        Store(store).check_writable()
+        place = open_store(store)
+        place.check_writable()
     except UsageError as error:
-        return Check("store", False, str(store), str(error))
-    free = shutil.disk_usage(store if store.exists() else store.absolute().parent).free / 2**30
+        return Check("store", False, store, str(error))
+    free = shutil.disk_usage(place.root).free / 2**30
     return Check(
         "store", free > 5, f"{store} writable, {free:.0f} GiB free", "free some disk space"
     )

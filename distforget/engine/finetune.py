@@ -34,11 +34,12 @@ from distforget.engine.worker import left_out
 from distforget.errors import UsageError
 from distforget.placement import Placement
 from distforget.plan import Step
+from distforget.steppers import Stepper, TorchStepper
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
 from distforget.tracks.base import Examples, Learner
-from distforget.training import Epoch, Finetuning, Stepper, TorchStepper
+from distforget.training import Epoch, Finetuning
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,9 @@ def _following(
 
     def look() -> None:
         for step in steps:
-            path = store.root / "work" / step.key / "progress.jsonl"
-            lines = []
-            with suppress(FileNotFoundError), path.open() as file:
-                file.seek(positions[step.key])
-                lines = file.readlines()
-                positions[step.key] = file.tell()
+            known = store.kept(step.key, "progress.jsonl")
+            lines = known[positions[step.key] :].splitlines()
+            positions[step.key] = len(known)
             for line in lines:
                 with suppress(ValueError):  # half a line, of a killed worker or on a full disk
                     on_event(step, Epoch(**json.loads(line)))
@@ -248,10 +246,10 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
     saved = time.monotonic()
     for epoch in training.run(history):
         if rank == 0:
-            _append(checkpoint.with_name("progress.jsonl"), epoch)
+            _append(checkpoint.with_name("progress.jsonl"), epoch, job.store)
         due = epoch.stopped is None and time.monotonic() - saved > job.placement.checkpoint_seconds
         if stepper.sum([float(due and rank == 0)])[0]:
-            _save_checkpoint(checkpoint, stepper.state(), training.history)
+            _save_checkpoint(checkpoint, stepper.state(), training.history, job.store)
             saved = time.monotonic()
     state = stepper.state()
     if rank == 0:
@@ -296,7 +294,8 @@ def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
 
         stepper = DeepSpeedStepper(
             learner.module,
-            config,
+            config.weight_decay,
+            config.gradient_clip,
             job.placement,
             micro_batch_count(config, world),
             bf16=job.study.dtype == "bfloat16",
@@ -306,12 +305,13 @@ def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
     return TorchStepper(learner.module, config.weight_decay, config.gradient_clip, rank, world)
 
 
-def _append(path: Path, epoch: Epoch) -> None:
+def _append(path: Path, epoch: Epoch, store: Store) -> None:
     with path.open("a") as file:
         file.write(json.dumps(asdict(epoch)) + "\n")
+    store.keep(path)
 
 
-def _save_checkpoint(path: Path, state: dict[str, Any], history: list[Epoch]) -> None:
+def _save_checkpoint(path: Path, state: dict[str, Any], history: list[Epoch], store: Store) -> None:
     """Rank 0 writes weights, optimiser state and history into one file, atomically."""
     if not state:
         return
@@ -322,6 +322,7 @@ def _save_checkpoint(path: Path, state: dict[str, Any], history: list[Epoch]) ->
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
+    store.keep(path)
 
 
 def _load_checkpoint(path: Path, stepper: Stepper) -> list[Epoch]:

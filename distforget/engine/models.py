@@ -37,9 +37,8 @@ def fetch_model(step: Step, study: Study, store: Store) -> None:
 
 def model_folder(step: Step, store: Store) -> Path:
     """The folder with a base model's files."""
-    folder = store.folder(step.key)
     place = _note(step, store)["folder"]
-    return Path(place) if place else folder
+    return Path(place) if place else store.folder(step.key)
 
 
 def weight_bytes(step: Step, study: Study, store: Store) -> int:
@@ -67,5 +66,7 @@ def _weights(path: Path) -> int:
 
 
 def _note(step: Step, store: Store) -> dict[str, Any]:
-    note: dict[str, Any] = json.loads((store.folder(step.key) / "model.json").read_text())
+    note: dict[str, Any] = json.loads(
+        (store.folder(step.key, whole=False) / "model.json").read_text()
+    )
     return note

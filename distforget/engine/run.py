@@ -28,11 +28,14 @@ from distforget.engine.data import build_dataset, check_metrics, check_nearest, 
 from distforget.engine.finetune import finetune
 from distforget.engine.groups import by_start, deal
 from distforget.engine.listening import Listener, Summary
-from distforget.engine.models import fetch_model, worker_bytes
+from distforget.engine.models import fetch_model, weight_bytes, worker_bytes
 from distforget.engine.pools import run_groups
 from distforget.engine.states import WEIGHTS, Outcome, State, scored_state, tuned_state
+from distforget.errors import UsageError
+from distforget.methods import resolve
 from distforget.placement import Placement
 from distforget.plan import Plan, Step
+from distforget.remote import open_store
 from distforget.store import Store
 from distforget.tracks import track
 from distforget.training import Epoch
@@ -47,7 +50,7 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
     Raises:
         UsageError: store, data, model or memory are not fit for the study; nothing was computed.
     """
-    store = Store(placement.store.resolve())
+    store = open_store(placement.store)
     store.check_writable()
     store.sweep()
     runner = _Runner(plan, placement, store, listener)
@@ -61,7 +64,7 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
             runner.score_states()
     tables = assemble(plan, store)
     store.sweep()
-    done = sum(store.is_done(step.key) for step in plan.cells)
+    done = len(store.done(step.key for step in plan.cells))
     rows = tables["cells"]["state"].to_pylist()
     after = [
         step for step in (*plan.attacks, *plan.probes) if store.is_done(step.inputs["state"].key)
@@ -73,20 +76,27 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
 
 def is_complete(plan: Plan, placement: Placement) -> bool:
     """Whether each step is done, or has failed and is not to be retried."""
-    store = Store(placement.store.resolve())
-    return not any(is_open(step, placement, store) for step in plan.steps())
+    store = open_store(placement.store)
+    return not open_steps(list(plan.steps()), placement, store)
 
 
-def is_open(step: Step, placement: Placement, store: Store) -> bool:
-    """Whether a step still has to run."""
-    if store.is_done(step.key):
-        return False
-    if "state" in step.inputs and not store.is_done(step.inputs["state"].key):
-        return False  # nothing is there to be attacked or scored
-    if step.stage != "cell" or placement.retry_failed:
-        return True
-    attempts = store.attempts(step.key)
-    return not attempts or attempts[-1].state != "failed"
+def open_steps(steps: Sequence[Step], placement: Placement, store: Store) -> list[Step]:
+    """The steps that still have to run. Asks the store about all of them at once."""
+    states = [step.inputs["state"] for step in steps if "state" in step.inputs]
+    done = store.done(step.key for step in (*steps, *states))
+    tried = store.attempted()
+
+    def is_open(step: Step) -> bool:
+        if step.key in done:
+            return False
+        if "state" in step.inputs and step.inputs["state"].key not in done:
+            return False  # nothing is there to be attacked or scored
+        if step.stage != "cell" or placement.retry_failed or step.key not in tried:
+            return True
+        attempts = store.attempts(step.key)
+        return not attempts or attempts[-1].state != "failed"
+
+    return [step for step in steps if is_open(step)]
 
 
 class _Runner:
@@ -95,22 +105,25 @@ class _Runner:
         self.store, self.listener = store, listener
         self.computed = 0
 
-    def _open(self, step: Step) -> bool:
-        return is_open(step, self.placement, self.store)
-
     def _todo(self, steps: Sequence[Step]) -> list[Step]:
-        return [step for step in steps if self._open(step)]
+        return open_steps(steps, self.placement, self.store)
 
-    def _blocked(self, step: Step) -> bool:
-        missing = [s for s in step.inputs.values() if not self.store.is_done(s.key)]
-        if missing:
+    def _unblocked(self, steps: Sequence[Step]) -> list[Step]:
+        """The steps whose inputs are all there; to the others that is an attempt."""
+        done = self.store.done({s.key for step in steps for s in step.inputs.values()})
+        found = []
+        for step in steps:
+            missing = [s for s in step.inputs.values() if s.key not in done]
+            if not missing:
+                found.append(step)
+                continue
             self.store.record_attempt(
                 step,
                 "blocked",
                 error_class="InputMissing",
                 error_message=f"not run: {missing[0].title} failed",
             )
-        return bool(missing)
+        return found
 
     def prepare(self) -> None:
         """Dataset and base models; an error here ends the run before hours are spent."""
@@ -131,6 +144,7 @@ class _Runner:
         for text in doubts(self.plan, self.store):
             self.listener.doubt(text)
         self._check_memory()
+        self._check_teams()
 
     def _done(self, step: Step, seconds: float) -> None:
         self.computed += 1
@@ -151,13 +165,32 @@ class _Runner:
     def _bytes(self, model: Step) -> int:
         return worker_bytes(model, self.plan.study, self.store)
 
-    def _share(self, planned: int, left: int, losses: int = 0) -> Share:
+    def _asking_bytes(self) -> int:
+        """Memory that each worker of a cell's team takes for asking; 0 of small models."""
+        sizes = (weight_bytes(step, self.plan.study, self.store) for step in self.plan.models)
+        return max(sizes)
+
+    def _check_teams(self) -> None:
+        cells = len(self.plan.cells)
+        share = self._share(cells, cells, asking=self._asking_bytes())
+        if self.placement.workers_per_cell > 1 and share.per_cell == 1:
+            raise UsageError("workers_per_cell: classifiers are small; leave it away")
+        for choice in self.plan.study.methods:
+            chooses = resolve(choice).method.trains is not None
+            if chooses and share.per_cell > 1 and self.placement.stepper == "deepspeed":
+                raise UsageError(
+                    f"stepper: {choice.name} chooses weights by their whole gradients, which no "
+                    f"worker of {share.per_cell} has with deepspeed; use torch, or leave it out"
+                )
+
+    def _share(self, planned: int, left: int, losses: int = 0, asking: int = 0) -> Share:
         """Resources of the workers; their number is halved after each round that lost some.
 
         Threads go by what is planned and not by what is left, since sums round differently with
         each number of them: a run that was cut short ends with the rows of one that was not.
         """
-        share = cell_share(self.placement, planned, max(map(self._bytes, self.plan.models)))
+        most = max(map(self._bytes, self.plan.models))
+        share = cell_share(self.placement, planned, most, asking)
         return replace(share, workers=max(1, min(share.workers, left) >> losses))
 
     def finetune_models(self) -> None:
@@ -206,7 +239,7 @@ class _Runner:
     def ask_models(self) -> None:
         """Ask floors and ceilings, and compute references, once for each model and dose."""
         planned = [*self.plan.asks, *self.plan.references]
-        steps = [step for step in self._todo(planned) if not self._blocked(step)]
+        steps = self._unblocked(self._todo(planned))
         if steps:
             self._run_pool("floor, ceiling and reference", planned, steps)
 
@@ -255,14 +288,12 @@ class _Runner:
 
     def _left_by_others(self, steps: Sequence[Step]) -> list[Step]:
         """Wait until another run has ended its first step; return the steps that are still open."""
-        left = []
         for step in steps[:1]:
             with self._claim(step):
                 pass
-        for step in steps:
-            if self._open(step):
-                left.append(step)
-                continue
+        left = self._todo(steps)
+        open_keys = {step.key for step in left}
+        for step in (step for step in steps if step.key not in open_keys):
             done = self.store.is_done(step.key)
             error = "" if done else self.store.attempts(step.key)[-1].error_message
             self._note(step, Outcome(step.key, done, 0.0, error, "others"))
@@ -289,7 +320,7 @@ class _Runner:
 
     def run_cells(self) -> None:
         """Run the grid. Each Tuner gets as many models and doses as fit into the object store."""
-        steps = [step for step in self._todo(self.plan.cells) if not self._blocked(step)]
+        steps = self._unblocked(self._todo(self.plan.cells))
         if not steps:
             return
         self.listener.stage("cells", len(steps))
@@ -325,11 +356,13 @@ class _Runner:
             busy.clear()
             for groups, losses in self._rounds(steps, tries):
                 pairs = [(state, step) for state, group in groups for step in group]
-                share = self._share(len(self.plan.cells), len(pairs), losses)
+                share = self._share(len(self.plan.cells), len(pairs), losses, self._asking_bytes())
                 # Cells of a lost worker run alone, since one of them may be to blame.
                 batched = self.plan.study.adapter and not losses
                 together = self.placement.cells_per_batch if batched else 1
-                lost = run_cells(self.plan.study, self.store, pairs, share, together, on_outcome)
+                lost = run_cells(
+                    self.plan.study, self.store, pairs, share, together, on_outcome, self.placement
+                )
                 if unwritable:
                     raise DiskError(unwritable[0])
                 for key in lost:
@@ -357,7 +390,7 @@ class _Runner:
         count, size = 0, 0
         for whole in by_start(steps):
             tuned = whole[0].inputs.get("finetune")
-            more = (self.store.folder(tuned.key) / WEIGHTS).stat().st_size if tuned else 0
+            more = self.store.manifest(tuned.key)["files"][WEIGHTS] if tuned else 0
             for start in range(0, len(whole), self.placement.cells_per_tuner):
                 group = whole[start : start + self.placement.cells_per_tuner]
                 full = count + len(group) > self.placement.cells_per_tuner or size + more > room

@@ -24,7 +24,7 @@ from distforget.finding.embedders import EmbedderConfig
 from distforget.finding.kinds import Data, Floats, Kind, rows_of
 from distforget.finding.search import Query, clusters, merged, search, vectors
 from distforget.placement import Placement
-from distforget.store import Store
+from distforget.remote import open_store
 
 RANDOM_ROWS = 4_000
 """Rows that show how similar random rows are to a target."""
@@ -88,7 +88,7 @@ def find(
     kind, targets = data.kind, forget.targets()
     step = embedding_step(data, wish.embedder, "--embedder")
     asked = kind.open(wish.embedder, "cpu")(rows_of(targets, kind))
-    store = Store(placement.store.resolve())
+    store = open_store(placement.store)
     store.check_writable()
     with connected(placement):
         files = embedded(step, data, wish.embedder, placement, store, told)

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from distforget.attacked import Attacked
 from distforget.attacks import attack_of, name_of
 from distforget.attempts import DiskError
 from distforget.engine import weights
+from distforget.engine.crew import Crew, TeamLostError
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.engine.rows import cell_identity, identity, trained, write
@@ -29,10 +31,14 @@ from distforget.method_choice import PLACEBO, SEQUENCE, MethodChoice
 from distforget.methods import ResolvedMethod, given, resolve
 from distforget.plan import Step, cell_name
 from distforget.probes import Evidence
+from distforget.steppers import ALONE, Team, joined
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
 from distforget.tracks.base import Learner, RetainBatches
+
+SPOILT = (torch.AcceleratorError, TeamLostError)
+"""Errors after which a process must end: its device takes nothing more, or its team is lost."""
 
 
 class Worker:
@@ -43,6 +49,8 @@ class Worker:
         self.state: State | None = None
         self.samples: pa.Table = None
         self.evidence: tuple[str, Any] = "", None
+        self.team: Team = ALONE
+        self.crew: Crew | None = None
         torch.set_num_threads(device.threads)
 
     def take(self, state: State) -> None:
@@ -75,7 +83,9 @@ class Worker:
     def _drafts(self, step: Step | None) -> dict[int, str] | None:
         if step is None or not self.store.is_done(step.key):
             return None
-        answers = schemas.read(self.store.folder(step.key) / "answers.parquet", "answers")
+        answers = schemas.read(
+            self.store.folder(step.key, whole=False) / "answers.parquet", "answers"
+        )
         columns = answers["sample_id"].to_pylist(), answers["answer"].to_pylist()
         return dict(zip(*columns, strict=True))
 
@@ -104,7 +114,7 @@ class Worker:
                 try:
                     for outcome in self._run_together(state, mine):
                         done[outcome.key] = outcome
-                except torch.AcceleratorError:
+                except SPOILT:
                     os._exit(1)  # as below
                 except Exception:
                     pass  # whose it is shows when each of them runs alone
@@ -147,7 +157,7 @@ class Worker:
         except DiskError:
             raise
         except Exception as error:  # the one place where a step's error becomes a row
-            spoilt = isinstance(error, torch.AcceleratorError)
+            spoilt = isinstance(error, SPOILT)
             out_of_memory = isinstance(error, MemoryError | torch.cuda.OutOfMemoryError)
             store.record_attempt(
                 step,
@@ -158,7 +168,7 @@ class Worker:
                 seconds=time.monotonic() - began,
             )
             if spoilt:
-                os._exit(1)  # the device takes nothing more from this process: another one may
+                os._exit(1)  # this process can do nothing more: another one may
             message = f"{type(error).__name__}: {error}"
             seconds = time.monotonic() - began
             return Outcome(step.key, False, seconds, message, "lost" if out_of_memory else "own")
@@ -199,7 +209,9 @@ class Worker:
 
     def _answered(self, state: Step) -> tuple[pa.Table, pa.Table]:
         """The samples that a state was asked, and its answers."""
-        answers = schemas.read(self.store.folder(state.key) / "answers.parquet", "answers")
+        answers = schemas.read(
+            self.store.folder(state.key, whole=False) / "answers.parquet", "answers"
+        )
         asked = self.samples.take(answers["sample_id"])  # an id is the position in the dataset
         return asked, answers
 
@@ -259,18 +271,31 @@ class Worker:
     def _cell(self, step: Step) -> Callable[[Path], None]:
         if self.learner.slots is not None and self.takes_steps(step):
             return self._cells([step])[0]
-        answers, outcome = cell.run(
-            self.learner,
-            self.start,
-            self.samples,
-            self.what(step),
-            self.retain_batches([step]),
-            identity(step, self.study),
-            self.drafts,
-        )
+        ((answers, outcome),) = self._computed([step])
         tables = {"answers": answers, "cells": self._row(step, outcome)}
         kept = self._kept_weights()
         return lambda folder: write(tables, folder, kept)
+
+    def _computed(self, steps: Sequence[Step]) -> list[tuple[pa.Table, dict[str, Any]]]:
+        """Answers and columns of each cell, from all workers of the team."""
+        assert self.state is not None
+        own = partial(self.parts, self.state, steps)
+        if self.crew is None:
+            return own()
+        parts = self.crew.all(own, "parts", self.state, steps)
+        answers = [joined([of_cell for of_cell, _ in found]) for found in zip(*parts, strict=True)]
+        return list(zip(answers, (columns for _, columns in parts[0]), strict=True))
+
+    def parts(self, state: State, steps: Sequence[Step]) -> list[tuple[pa.Table, dict[str, Any]]]:
+        """Unlearn cells and ask what each worker of a team asks; one cell, or some of adapters."""
+        self.take(state)
+        whats = [self.what(step) for step in steps]
+        retain = self.retain_batches(steps)
+        identities = [identity(step, self.study) for step in steps]
+        shared = self.learner, self.start, self.samples
+        if self.learner.slots is not None and self.takes_steps(steps[0]):
+            return cell_batch.run(*shared, whats, retain, identities, self.drafts, self.team)
+        return [cell.run(*shared, whats[0], retain, identities[0], self.drafts, self.team)]
 
     def _kept_weights(self) -> dict[str, torch.Tensor]:
         """A copy of the model's weights for its probes; none of a model that is not small."""
@@ -282,15 +307,7 @@ class Worker:
         """Cells of adapters in one batch; each also leaves its adapter."""
         slots = self.learner.slots
         assert slots is not None
-        found = cell_batch.run(
-            self.learner,
-            self.start,
-            self.samples,
-            [self.what(step) for step in steps],
-            self.retain_batches(steps),
-            [identity(step, self.study) for step in steps],
-            self.drafts,
-        )
+        found = self._computed(steps)
         adapters = [slots.weights(slot) for slot in range(len(steps))]
 
         def filling(number: int) -> Callable[[Path], None]:

@@ -15,6 +15,9 @@ from distforget.plan import Plan, Step
 from distforget.report.progress import duration
 from distforget.store import Store
 
+TEAMS = (2, 4, 8)
+"""Workers a cell that memory is told for."""
+
 SPREAD = 0.2
 """Standard deviation over targets that the power is said for; about that of KM here."""
 
@@ -85,10 +88,12 @@ def print_estimate(plan: Plan, store: Store, console: Console) -> None:
         if step.key in done:
             size = weight_bytes(step, plan.study, store) / 2**30
             worker = worker_bytes(step, plan.study, store) / 2**30
+            shared = ", ".join(f"{size + worker / world:.1f}" for world in TEAMS)
             states = len([tuned for tuned in plan.finetunes if tuned.inputs["model"] is step])
             console.print(
                 f"{step.about['model']}: {size:.2f} GiB of weights; "
-                f"{worker:.1f} GiB of memory a training or cell worker; "
+                f"{worker:.1f} GiB of memory a training or cell worker, without activations "
+                f"({shared} each if {', '.join(map(str, TEAMS))} share a cell by deepspeed); "
                 f"{size * states:.1f} GiB of disk for {states} fine-tuned states"
             )
         else:

@@ -50,8 +50,8 @@ class Fit:
 
     nll_sum: Tensor
     answer_tokens: int
-    correct_tokens: int
-    exact_rows: int
+    correct: Tensor
+    """(2,) tokens that were predicted right, and rows of which all were; on the device."""
 
 
 class Slots(Protocol):

@@ -29,6 +29,7 @@ from distforget.tracks.text.encoding import Encoder
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
 from tests.contract.test_method_arithmetic import NAMES, RANDOM, REGULARISED, method
+from tests.fetches import fetches
 
 # On a real, tiny language model from here on.
 
@@ -283,6 +284,14 @@ def test_unlearning_makes_the_true_answer_less_likely(name: str, knowing: Model)
     outcome = unlearn(model, method(name, **settings))
     assert (outcome.steps, outcome.diverged) == (5, False)
     assert nll_of(model.learner, row["question"], row["answer"]) > before + 0.01
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unlearning_step_waits_for_the_device_once(name: str, model: Model) -> None:
+    with fetches(model.learner.module) as found:
+        outcome = unlearn(model, method(name, steps=4))
+    finite = 1  # looked at once, at the end
+    assert found.total() == outcome.steps + finite
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith(RANDOM)])

@@ -71,7 +71,7 @@ def test_those_behind_a_cell_that_kills_its_worker_are_not_blamed(
 
     with connected(Placement(store=tmp_path, cpus=1)):
         share = Share("cpu", 1, 0, 1, 1)
-        lost = run_cells(plan.study, store, cells, share, 1, on_outcome)
+        lost = run_cells(plan.study, store, cells, share, 1, on_outcome, Placement())
         # Far more actors than there is room for: those that there is room for do it all.
         groups = [(partial(replace, state), [step]) for state, step in cells]
         outcomes = list(run_groups(plan.study, store, groups, replace(share, workers=8)))

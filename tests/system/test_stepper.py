@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from distforget.engine.deepspeed import DeepSpeedStepper
 from distforget.placement import Placement
+from distforget.steppers import Stepper, TorchStepper
 from distforget.study import FinetuneConfig
-from distforget.training import Stepper, TorchStepper
 
 CONFIG = FinetuneConfig(weight_decay=0.01, gradient_clip=0.5)
 
@@ -37,7 +37,9 @@ def network() -> nn.Module:
 
 def deepspeed(stage: int, bf16: bool = False) -> DeepSpeedStepper:
     placement = Placement(zero_stage=stage)
-    return DeepSpeedStepper(network(), CONFIG, placement, 2, bf16)
+    return DeepSpeedStepper(
+        network(), CONFIG.weight_decay, CONFIG.gradient_clip, placement, 2, bf16
+    )
 
 
 def train(stepper: Stepper, model: nn.Module, first: int, last: int) -> None:
@@ -46,7 +48,7 @@ def train(stepper: Stepper, model: nn.Module, first: int, last: int) -> None:
         inputs, outputs = torch.randn(4, 5, generator=draw), torch.randn(4, 3, generator=draw)
         for rows in (slice(0, 1), slice(1, 4)):
             stepper.backward((model(inputs[rows]) - outputs[rows]).square().sum() / 12)
-        assert stepper.step(0.05)
+        assert stepper.step(0.05, torch.zeros(()))[1]
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
@@ -80,11 +82,11 @@ def test_a_step_without_a_finite_gradient_changes_nothing(stage: int, bf16: bool
     before = stepper.state()
     for factor in (1.0, float("nan")):
         stepper.backward(stepper.engine(torch.ones(1, 5, dtype=dtype)).sum() * factor)
-    assert stepper.step(0.05) is False
+    assert stepper.step(0.05, torch.ones(())).tolist() == [1, False]
     equal(stepper.state(), before)
     for _ in range(2):
         stepper.backward(stepper.engine(torch.ones(1, 5, dtype=dtype)).sum())
-    assert stepper.step(0.05) is True
+    assert stepper.step(0.05, torch.ones(())).tolist() == [1, True]
     assert not torch.equal(stepper.state()["weight/2.weight"], before["weight/2.weight"])
 
 

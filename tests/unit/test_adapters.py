@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from distforget.errors import UsageError
+from distforget.steppers import TorchStepper
 from distforget.study import AdapterConfig, FinetuneConfig
 from distforget.tracks.text.learner import TextLearner
-from distforget.training import Finetuning, TorchStepper
+from distforget.training import Finetuning
 from tests.adapted import SLOTS, Setting, assert_equal, logits_of, trained
 from tests.contract.test_methods import samples, study
 

@@ -38,6 +38,7 @@ FLOORS = (
         "distforget.methods",
         "distforget.losses",
         "distforget.store",
+        "distforget.remote",
         "distforget.attempts",
         "distforget.disk",
         "distforget.loading",
@@ -45,7 +46,13 @@ FLOORS = (
         "distforget.provenance",
         "distforget.payload",
     ),
-    ("distforget.tracks", "distforget.selection", "distforget.training", "distforget.batches"),
+    (
+        "distforget.tracks",
+        "distforget.selection",
+        "distforget.steppers",
+        "distforget.training",
+        "distforget.batches",
+    ),
     (
         "distforget.plan",
         "distforget.origins",

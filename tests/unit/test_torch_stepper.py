@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from distforget.training import TorchStepper
+from distforget.steppers import TorchStepper
 
 
 def test_weights_of_16_bits_take_the_steps_of_float32_ones() -> None:
@@ -20,7 +20,7 @@ def test_weights_of_16_bits_take_the_steps_of_float32_ones() -> None:
         stepper = TorchStepper(module, weight_decay=0.0, clip=1e9)
         for gradient in gradients:
             stepper.backward((module.weight * gradient.to(dtype)).sum())
-            assert stepper.step(rate)
+            assert stepper.step(rate, torch.zeros(()))[1]
         found[dtype] = stepper.weights()["weight"]
         assert module.weight.dtype is dtype
         torch.testing.assert_close(module.weight.data, found[dtype].to(dtype))

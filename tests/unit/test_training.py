@@ -18,21 +18,15 @@ from torch import Tensor, nn
 
 from distforget.batches import global_batches, micro_batch_count, micro_batches
 from distforget.models import PromptConfig
+from distforget.steppers import TorchStepper, restore
 from distforget.study import FinetuneConfig, VerifyConfig
 from distforget.tracks.base import Fit
 from distforget.tracks.text.encoding import Encoder, TextExamples
 from distforget.tracks.text.learner import TextLearner
 from distforget.tracks.text.models import load_model, load_tokenizer
-from distforget.training import (
-    MOST_SKIPPED,
-    Epoch,
-    Finetuning,
-    StepReport,
-    TorchStepper,
-    restore,
-    run_steps,
-)
+from distforget.training import MOST_SKIPPED, Epoch, Finetuning, StepReport, run_steps
 from tests.conftest import make_tiny_model
+from tests.fetches import fetches
 
 PHASES = (Phase.explicit, Phase.generate)  # shrinking would take minutes
 
@@ -216,6 +210,19 @@ def weights_of(learner: TextLearner) -> dict[str, Tensor]:
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3])
+def test_an_optimiser_step_waits_for_the_device_once(folder: Path, rows_at_once: int) -> None:
+    learner = new_learner(folder)
+    config = CONFIG.model_copy(update={"max_epochs": 1, "micro_batch_size": rows_at_once})
+    training = finetuning(learner, config)
+    epochs = training.run()
+    next(epochs)
+    with fetches(learner.module) as found:
+        (epoch,) = epochs
+    proofs = 2  # counted along the way, and of the weights at the end
+    assert found == {"tolist": epoch.step + proofs}
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 3])
@@ -415,10 +422,10 @@ def test_a_step_without_a_finite_gradient_changes_nothing() -> None:
     stepper = TorchStepper(module, weight_decay=0.5, clip=1.0)
     before = [p.detach().clone() for p in module.parameters()]
     stepper.backward(module(torch.ones(1, 2)).sum() * float("nan"))
-    assert stepper.step(0.1) is False
+    assert stepper.step(0.1, torch.tensor(2.0)).tolist() == [2, False]
     assert all(torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
     stepper.backward(module(torch.ones(1, 2)).sum())
-    assert stepper.step(0.1) is True
+    assert stepper.step(0.1, torch.tensor(2.0)).tolist() == [2, True]
     assert all(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
 
 
@@ -442,7 +449,7 @@ def test_a_new_stepper_starts_without_gradients_left_by_others() -> None:
     start = module.weight.item()
     stepper = TorchStepper(module, weight_decay=0.0, clip=1e9)
     stepper.backward(module.weight.sum())
-    stepper.step(0.01)
+    stepper.step(0.01, torch.zeros(()))
     assert module.weight.item() == pytest.approx(start - 0.01)
 
 

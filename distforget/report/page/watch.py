@@ -89,4 +89,5 @@ def serve(folder: Any, port: int) -> ThreadingHTTPServer:
 def _state(plan: Plan, store: Store) -> tuple[int, int]:
     """Finished steps and attempts; changes when there is something new to show."""
     done = len(store.done(step.key for step in plan.steps()))
-    return done, sum(len(store.attempts(step.key)) for step in plan.cells)
+    tried = store.attempted()
+    return done, sum(len(store.attempts(c.key)) for c in plan.cells if c.key in tried)

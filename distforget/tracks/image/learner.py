@@ -121,8 +121,9 @@ class ImageLearner:
     def fit(self, examples: ImageExamples, rows: Sequence[int]) -> Fit:
         """See `Learner.fit`."""
         logits_B2K, labels_B2 = self.logits(examples, rows)
-        right = int((logits_B2K[:, 0].detach().argmax(-1) == labels_B2[:, 1]).sum())
-        return Fit(losses.answer_nll(logits_B2K, labels_B2) * len(rows), len(rows), right, right)
+        right = (logits_B2K[:, 0].detach().argmax(-1) == labels_B2[:, 1]).sum()
+        nll_sum = losses.answer_nll(logits_B2K, labels_B2) * len(rows)
+        return Fit(nll_sum, len(rows), torch.stack((right, right)))
 
     def terms_of_cells(
         self,

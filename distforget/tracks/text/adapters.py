@@ -113,7 +113,7 @@ class Adapters:
         groups = list(slot_of_row)[::size]
         device = next(iter(self.layers.values())).weight.device
         self._rows = len(slot_of_row)
-        self._slot_of_group = torch.tensor(groups, device=device)
+        self._slot_of_group = torch.tensor(groups).to(device, non_blocking=True)
         try:
             yield
         finally:

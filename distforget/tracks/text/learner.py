@@ -47,6 +47,11 @@ class TextLearner:
         self.slots = slots
         self.repetition = repetition
 
+    @property
+    def _model(self) -> PreTrainedModel:
+        """The model itself where `module` is DeepSpeed's engine around it."""
+        return getattr(self.module, "module", self.module)
+
     def encode(self, samples: pa.Table) -> TextExamples:
         """See `Learner.encode`."""
         return self.encoder.encode(samples)
@@ -83,6 +88,7 @@ class TextLearner:
     ) -> tuple[Tensor, Tensor]:
         """Logits (B, K, V) and labels (B, K) of the last K positions: those around the answers.
 
+        Labels stay on the CPU: where answers are is known there, without waiting for the device.
         Answers end at the right edge, so positions before the longest one need no logits.
         """
         logits, labels, _ = self._passed(batch, slot_of_row, noise, hidden=False)
@@ -100,31 +106,30 @@ class TextLearner:
         labels_BT = batch.labels_BT
         keep = int((labels_BT != losses.IGNORED).sum(1).max()) + 1
         positions_BT = (batch.attention_mask_BT.cumsum(1) - 1).clamp(min=0)
-        with self.rows(slot_of_row), added(self.module, noise or {}):
+        with self.rows(slot_of_row), added(self._model, noise or {}):
             output = self.module(
-                input_ids=batch.input_ids_BT.to(device),
-                attention_mask=batch.attention_mask_BT.to(device),
-                position_ids=positions_BT.to(device),
+                input_ids=batch.input_ids_BT.to(device, non_blocking=True),
+                attention_mask=batch.attention_mask_BT.to(device, non_blocking=True),
+                position_ids=positions_BT.to(device, non_blocking=True),
                 use_cache=False,
                 logits_to_keep=keep,
                 output_hidden_states=hidden,
             )
         states = [states_BTH[:, -keep:] for states_BTH in output.hidden_states or ()]
-        return Passed(output.logits, labels_BT[:, -keep:].to(device), states)
+        return Passed(output.logits, labels_BT[:, -keep:], states)
 
     def fit(self, examples: TextExamples, rows: Sequence[int]) -> Fit:
         """See `Learner.fit`."""
         logits, labels = self.logits(self.encoder.batch(examples, rows))
         tokens = int(losses.answer_token_count(labels))
-        right_BK = (logits[:, :-1].detach().argmax(-1) == labels[:, 1:]) | (
-            labels[:, 1:] == losses.IGNORED
-        )
-        wrong = int((~right_BK).sum())
+        expected_BK = labels[:, 1:].to(logits.device, non_blocking=True)
+        right_BK = logits[:, :-1].detach().argmax(-1) == expected_BK
+        ignored_BK = expected_BK == losses.IGNORED
+        exact = (right_BK | ignored_BK).all(1).sum()
         return Fit(
             losses.answer_nll(logits, labels) * tokens,
             tokens,
-            tokens - wrong,
-            int(right_BK.all(1).sum()),
+            torch.stack(((right_BK & ~ignored_BK).sum(), exact)),
         )
 
     def terms_of_cells(
@@ -146,7 +151,7 @@ class TextLearner:
             step: int,
         ) -> Passed:
             sizes = examples.sizes[list(rows)].tolist()
-            noise = draw(self.module, noise_of_row, sizes, step)
+            noise = draw(self._model, noise_of_row, sizes, step)
             return self._passed(self.encoder.batch(examples, rows), slot_of_row, noise, hidden=True)
 
         return LogitTermsOfCells(forward, forget, rows, retain, retaining, noises, preferred)
