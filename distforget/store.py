@@ -292,6 +292,10 @@ class Store:
         path = self._place("work", key) / name
         return path.read_bytes() if path.is_file() else b""
 
+    def there(self, path: Path) -> bool:
+        """Whether a file of a study is there; one in a bucket is read first."""
+        return path.is_file()
+
     def share(self, folder: Path) -> None:
         """Make all files of a study's folder seen by other machines; a shared folder's are."""
 

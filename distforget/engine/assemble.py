@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
-from typing import Any
+from collections.abc import Set
 
 import pyarrow as pa
 
 from distforget import schemas
 from distforget.analysis.comparisons import compare, knowledge_metrics
 from distforget.engine.data import read_samples
-from distforget.engine.rows import cell_identity, identity
+from distforget.engine.packs import Packs, with_values
+from distforget.engine.rows import cell_identity
 from distforget.plan import Plan, Step, cell_name
 from distforget.probes import probes
 from distforget.store import Store
@@ -18,34 +18,38 @@ from distforget.store import Store
 
 def assemble(plan: Plan, store: Store) -> dict[str, pa.Table]:
     """Rewrite `studies/NAME/*.parquet` from all finished steps and return the tables."""
-    tables = gather(plan, store)
+    tables = gather(plan, store, pack=True)
     for name, table in tables.items():
         store.write_study_table(plan.study.name, name, table)
     return tables
 
 
-def gather(plan: Plan, store: Store) -> dict[str, pa.Table]:
-    """The tables of a study, from the steps that are finished."""
+def gather(plan: Plan, store: Store, pack: bool = False) -> dict[str, pa.Table]:
+    """The tables of a study, from the steps that are finished.
+
+    Args:
+        pack: keep the tables of each `PACK` steps in one file, for the next time.
+    """
     study = plan.study
     done = store.done(step.key for step in plan.steps())
     asked = [s for s in (*plan.asks, *plan.cells, *plan.attacks) if s.key in done]
     scored = [s for s in plan.probes if s.key in done]
+    trained = [s for s in plan.finetunes if s.key in done]
+    unlearned = [s for s in plan.cells if s.key in done]
+    packs = Packs(plan, store, pack)
     tables = {
-        "training": _joined(
-            "training",
-            (_named(s, "training", plan, store) for s in plan.finetunes if s.key in done),
-        ),
-        "answers": _joined("answers", (_named(s, "answers", plan, store) for s in asked)),
-        "scores": _joined("scores", (_named(s, "scores", plan, store) for s in scored)),
-        "cells": _joined("cells", _cells(plan, store, done)),
+        "training": packs.table("training", trained),
+        "answers": packs.table("answers", asked),
+        "scores": packs.table("scores", scored),
+        "cells": pa.concat_tables([packs.table("cells", unlearned), _failed(plan, store, done)]),
         **{
-            name: _joined(name, (_named(s, name, plan, store) for s in scored if name in _own(s)))
-            for name in study.tables
+            name: packs.table(name, [s for s in scored if name in _own(s)]) for name in study.tables
         },
     }
+    packs.sweep()
     if plan.dataset.key in done:
         samples = read_samples(plan.dataset, store)
-        tables["samples"] = _with(samples, {"dataset": study.data.name})
+        tables["samples"] = with_values(samples, {"dataset": study.data.name})
         if "completions" in plan.dataset.inputs:
             folder = store.folder(plan.dataset.key)
             for name in ("completions", "rewrites"):
@@ -60,36 +64,11 @@ def _own(step: Step) -> tuple[str, ...]:
     return probes()[step.about["probe"]].tables
 
 
-def _joined(name: str, parts: Iterable[pa.Table]) -> pa.Table:
-    found = list(parts)
-    return pa.concat_tables(found) if found else schemas.empty(name)
-
-
-def _named(step: Step, name: str, plan: Plan, store: Store) -> pa.Table:
-    """Reads a step's table and puts this study's names into it.
-
-    Another study with other names may have computed the step.
-    """
-    table = schemas.read(store.folder(step.key, whole=False) / f"{name}.parquet", name)
-    return _with(table, {k: v for k, v in identity(step, plan.study).items() if v is not None})
-
-
-def _with(table: pa.Table, values: dict[str, Any]) -> pa.Table:
-    for name, value in values.items():
-        place = table.schema.get_field_index(name)
-        if place >= 0:
-            field = table.schema.field(place)
-            column = pa.repeat(pa.scalar(value, field.type), len(table))
-            table = table.set_column(place, field, column)
-    return table
-
-
-def _cells(plan: Plan, store: Store, done: Set[str]) -> Iterator[pa.Table]:
+def _failed(plan: Plan, store: Store, done: Set[str]) -> pa.Table:
+    """The rows of `cells` of those that have attempts and no result."""
     failed, tried = [], store.attempted()
     for step in plan.cells:
-        if step.key in done:
-            yield _with(_named(step, "cells", plan, store), {"cell": cell_name(step)})
-        elif step.key in tried:
+        if step.key in tried and step.key not in done:
             attempts = store.attempts(step.key)
             last = attempts[-1]
             failed.append(
@@ -105,4 +84,4 @@ def _cells(plan: Plan, store: Store, done: Set[str]) -> Iterator[pa.Table]:
                     "error_traceback": last.error_traceback,
                 }
             )
-    yield schemas.from_rows("cells", failed)
+    return schemas.from_rows("cells", failed)

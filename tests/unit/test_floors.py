@@ -38,6 +38,7 @@ FLOORS = (
         "distforget.methods",
         "distforget.losses",
         "distforget.store",
+        "distforget.bucket",
         "distforget.remote",
         "distforget.attempts",
         "distforget.disk",

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import obstore
 import pytest
 
-from distforget import remote, schemas
+from distforget import bucket, schemas
 from distforget.attempts import DiskError, StoreError
 from distforget.errors import UsageError
+from distforget.provenance import machine
 from distforget.remote import RemoteStore, open_store
 from distforget.store import Store
 from tests.buckets import FAULTS, KEY_ID, SECRET, Bucket, serving
@@ -34,10 +34,10 @@ STEP = Step()
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Bucket]:
-    with serving() as (bucket, environment), pytest.MonkeyPatch.context() as patch:
+    with serving() as (served, environment), pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        yield bucket
+        yield served
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def machines(
 ) -> Iterator[Callable[[str], RemoteStore]]:
     """Stores of several machines on one bucket, each with a folder of its own."""
     url = f"s3://bucket/{abs(hash(request.node.name))}"
-    quick = {"max_retries": 6, "backoff": remote.RETRYING["backoff"]}
-    monkeypatch.setattr(remote, "RETRYING", quick)
+    quick = {"max_retries": 6, "backoff": bucket.RETRYING["backoff"]}
+    monkeypatch.setattr(bucket, "RETRYING", quick)
 
     def of(name: str) -> RemoteStore:
         return RemoteStore(tmp_path / name, url)
@@ -69,7 +69,7 @@ def said(store: Store, key: str = STEP.key) -> str:
 
 
 def objects(store: RemoteStore, prefix: str) -> list[str]:
-    return [found["path"] for found in store._listed(prefix)]
+    return [found["path"] for found in store._bucket.listed(prefix)]
 
 
 def test_a_result_is_read_on_another_machine(machines: Callable[[str], RemoteStore]) -> None:
@@ -134,9 +134,9 @@ def test_any_request_may_fail_once(
 def test_a_storage_that_is_down_ends_with_one_line_and_no_secret(
     machines: Callable[[str], RemoteStore], server: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = {"max_retries": 1, "backoff": remote.RETRYING["backoff"]}
-    monkeypatch.setattr(remote, "RETRYING", quick)
-    remote._bucket.cache_clear()
+    quick = {"max_retries": 1, "backoff": bucket.RETRYING["backoff"]}
+    monkeypatch.setattr(bucket, "RETRYING", quick)
+    bucket._client.cache_clear()
     server.fault = lambda *_: "500"
     store = machines("one")
     for failing in (store.check_writable, lambda: store.commit(STEP, filling("mine"))):
@@ -167,9 +167,9 @@ def test_a_damaged_blob_is_named(machines: Callable[[str], RemoteStore], damage:
     store.commit(STEP, filling("mine"))
     (blob,) = objects(store, "blobs/")
     if damage == "deleted":
-        store._delete(blob)
+        store._bucket.delete(blob)
     else:
-        obstore.put(store._objects, blob, b"something else")
+        store._bucket.put(blob, b"something else")
     with pytest.raises(StoreError, match=r"missing or damaged; delete .*results"):
         said(machines("other"))
 
@@ -177,7 +177,7 @@ def test_a_damaged_blob_is_named(machines: Callable[[str], RemoteStore], damage:
 def test_what_the_bucket_lost_is_forgotten(machines: Callable[[str], RemoteStore]) -> None:
     store = machines("one")
     store.commit(STEP, filling("mine"))
-    store._delete(f"results/{STEP.key}.json")
+    store._bucket.delete(f"results/{STEP.key}.json")
     store.check_writable()
     assert not store.is_done(STEP.key)
 
@@ -211,15 +211,15 @@ def test_a_claim_is_waited_for(machines: Callable[[str], RemoteStore]) -> None:
 
 def left_behind(store: RemoteStore, machine: str, process: int) -> None:
     about = {"owner": "somebody", "machine": machine, "process": process, "time": 0}
-    store._put(f"claims/{STEP.key}.json", json.dumps(about).encode())
+    store._bucket.put(f"claims/{STEP.key}.json", json.dumps(about).encode())
 
 
 def test_a_claim_of_a_dead_process_is_taken_over(machines: Callable[[str], RemoteStore]) -> None:
     store = machines("one")
-    left_behind(store, remote.machine(), 2**22 + 1)
+    left_behind(store, machine(), 2**22 + 1)
     with store.claim(STEP.key, wait=False) as mine:
         assert mine
-    left_behind(store, remote.machine(), os.getpid())
+    left_behind(store, machine(), os.getpid())
     with store.claim(STEP.key, wait=False) as mine:
         assert not mine
 
@@ -227,7 +227,7 @@ def test_a_claim_of_a_dead_process_is_taken_over(machines: Callable[[str], Remot
 def test_a_claim_without_a_sign_of_life_is_taken_over(
     machines: Callable[[str], RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "STALE", 2.0)
+    monkeypatch.setattr(bucket, "STALE", 2.0)
     store = machines("one")
     left_behind(store, "another machine", 1)
     with store.claim(STEP.key) as mine:
@@ -237,10 +237,10 @@ def test_a_claim_without_a_sign_of_life_is_taken_over(
 def test_an_owner_that_lives_keeps_its_claim(
     machines: Callable[[str], RemoteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "BEAT", 0.2)
+    monkeypatch.setattr(bucket, "BEAT", 0.2)
     one, other = machines("one"), machines("other")
     with one.claim(STEP.key):
-        claim = remote._Claim(other, f"claims/{STEP.key}.json")
+        claim = bucket.Claim(other._bucket, f"claims/{STEP.key}.json")
         first, _ = claim._look() or ({}, {})
         threading.Event().wait(1.0)
         later, _ = claim._look() or ({}, {})
@@ -267,7 +267,7 @@ def test_tables_and_checkpoints_are_seen_elsewhere(
 def test_blobs_that_nothing_points_to_are_swept(machines: Callable[[str], RemoteStore]) -> None:
     store = machines("one")
     store.commit(STEP, filling("mine"))
-    store._put(f"blobs/{'b' * 64}-0.tar", b"left by a process that was killed")
+    store._bucket.put(f"blobs/{'b' * 64}-0.tar", b"left by a process that was killed")
     store.sweep(max_age_seconds=3600)
     assert len(objects(store, "blobs/")) == 2
     store.sweep(max_age_seconds=-3600)
