@@ -3,8 +3,8 @@
     python benchmarks/scale.py [--cells 1000 10000] [--quick] [--output scale.json]
 
 The store is real, one folder a step, with made-up answers and scores; to write it takes a while.
-Each command runs in a process of its own. "tables" is the end of a run, which reads every folder the
-first time and keeps what it read in one file for each few hundred steps; "again" is the next one.
+Each command runs in a process of its own. "tables" is the end of a run, which reads every folder
+the first time and keeps what it read in one file for each few hundred steps; "again" is the next.
 """
 
 from __future__ import annotations

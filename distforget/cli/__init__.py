@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from distforget.cli import asking, auditing, looking, running
+from distforget.cli import asking, auditing, looking, remote, running
 from distforget.cli.common import errors
 from distforget.errors import UsageError
 
@@ -21,10 +21,10 @@ app = typer.Typer(
     "time, and compares what the models still know. Start with: distforget run demo",
 )
 for command in (
-    running.run, running.plan, running.status, running.tune, running.doctor, looking.schema,
-    looking.report, looking.query, looking.figures, looking.trust, looking.compare, looking.export,
-    asking.ask, asking.reproduce, asking.reconstruct, auditing.verify, auditing.similar,
-    auditing.audit,
+    running.run, remote.submit, running.plan, running.status, running.tune, running.doctor,
+    looking.schema, looking.report, looking.query, looking.figures, looking.trust, looking.compare,
+    looking.export, asking.ask, asking.reproduce, asking.reconstruct, auditing.verify,
+    auditing.similar, auditing.audit,
 ):  # fmt: skip
     app.command()(command)
 app.command("list")(looking.list_)

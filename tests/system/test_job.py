@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,16 @@ import pandas as pd
 import pytest
 
 from tests.conftest import study_content, write_study
-from tests.running import kill_family
+from tests.running import DISTFORGET, kill_family
 
 RAY = str(Path(sys.executable).with_name("ray"))
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": uuid.uuid4().hex,
+}
 
 
 def free_port() -> int:
@@ -69,3 +75,43 @@ def test_ray_job_submit(head: str, tiny_model: Path, tmp_path: Path) -> None:
     assert "1 of 1 cells done" in submitted.stdout
     cells = pd.read_parquet(tmp_path / "store/studies/tiny/cells.parquet")
     assert list(cells["state"]) == ["done"]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, capture_output=True, text=True, timeout=400, env=ENVIRONMENT, check=False
+    )
+
+
+def test_distforget_submit_goes_on_after_a_stop(
+    head: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    content = study_content(tiny_model, doses=[0], methods=["TV"], unlearn_targets=1)
+    study, store = write_study(tmp_path / "tiny.yaml", content), tmp_path / "store"
+    submit = (DISTFORGET, "submit", head, str(study), "--store", str(store))
+    first = command(*submit, "--no-follow")
+    assert first.returncode == 0, first.stdout + first.stderr
+    job = first.stdout.split("job: ")[1].strip()
+    again = command(*submit, "--no-follow")
+    assert f"{job} is under way already" in again.stdout, again.stdout + again.stderr
+    deadline = time.monotonic() + 200
+    while not list(store.glob("done/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    stopped = command(RAY, "job", "stop", "--address", head, job)
+    assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+
+    done = command(*submit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 cells done" in done.stdout
+    assert list(pd.read_parquet(store / "studies/tiny/cells.parquet")["state"]) == ["done"]
+
+
+@pytest.mark.parametrize("wrong", ["--store results", "http://127.0.0.1:9"])
+def test_what_cannot_be_submitted_is_one_line(wrong: str, tmp_path: Path) -> None:
+    address = wrong if wrong.startswith("http") else "http://127.0.0.1:9"
+    store = "results" if "results" in wrong else str(tmp_path)
+    found = command(DISTFORGET, "submit", address, "demo", "--store", store)
+    assert found.returncode == 2
+    assert wrong in found.stderr
+    assert found.stderr.count("\n") <= 2, found.stderr
