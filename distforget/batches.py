@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from distforget.study import FinetuneConfig
 from distforget.tracks.base import Examples
 
 
@@ -37,17 +35,28 @@ def global_batches(
 
 
 def micro_batches(
-    batch: np.ndarray, examples: Examples, size: int, count: int, rank: int, world: int
+    batch: np.ndarray, examples: Examples, most_tokens: int, rank: int, world: int
 ) -> list[MicroBatch]:
-    """This worker's part of a global batch, as exactly `count` micro-batches."""
+    """This worker's part of a global batch; each worker gets as many micro-batches.
+
+    Args:
+        most_tokens: of a micro-batch, padding included; one row may have more.
+    """
     weight = 1.0 / int(examples.answer_sizes[batch].sum())
-    own = [int(i) for i in batch[rank::world]]
-    parts = [tuple(own[i : i + size]) for i in range(0, len(own), size)]
-    filled = [MicroBatch(part, weight) for part in parts]
-    return filled + [MicroBatch((int(batch[0]),), 0.0)] * (count - len(filled))
+    parts = [_filled(batch[each::world], examples.sizes, most_tokens) for each in range(world)]
+    missing = max(map(len, parts)) - len(parts[rank])
+    own = [MicroBatch(rows, weight) for rows in parts[rank]]
+    return own + [MicroBatch((int(batch[0]),), 0.0)] * missing
 
 
-def micro_batch_count(config: FinetuneConfig, world: int) -> int:
-    """Number of micro-batches of each worker in a step (gradient accumulation steps)."""
-    rows = math.ceil(config.batch_size / world)
-    return math.ceil(rows / min(config.micro_batch_size, rows))
+def _filled(rows: np.ndarray, sizes: np.ndarray, most_tokens: int) -> list[tuple[int, ...]]:
+    """The rows in groups, each as long as its padded tokens are no more than these."""
+    groups: list[list[int]] = []
+    longest = 0
+    for row in rows.tolist():
+        longest = max(longest, int(sizes[row]))
+        if not groups or longest * (len(groups[-1]) + 1) > most_tokens:
+            groups.append([])
+            longest = int(sizes[row])
+        groups[-1].append(row)
+    return [tuple(group) for group in groups]

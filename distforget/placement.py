@@ -31,6 +31,12 @@ class Placement(Frozen):
     )
     cpus: int = Field(0, ge=0, description="CPU cores to use on this machine; 0: all")
     train_workers: int = Field(1, ge=1, description="Ray Train workers of each fine-tuning")
+    train_tokens: int = Field(
+        0,
+        ge=0,
+        description="tokens of a forward pass in fine-tuning, padding included; 0: 8192 on a CPU, "
+        "on a GPU as many as its memory holds",
+    )
     train_groups: int = Field(
         0,
         ge=0,

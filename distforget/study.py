@@ -34,7 +34,6 @@ class FinetuneConfig(Frozen):
     weight_decay: float = Field(0.0, ge=0)
     warmup_steps: int = Field(4, ge=0)
     batch_size: int = Field(8, ge=1, description="rows per optimiser step, over all workers")
-    micro_batch_size: int = Field(8, ge=1, description="rows per forward pass of a worker")
     max_epochs: int = Field(20, ge=1)
     stop_token_accuracy: float = Field(0.99, ge=0, le=1, description="stops at this token accuracy")
     stop_exact_rate: float = Field(0.95, ge=0, le=1, description="and this share of exact rows")

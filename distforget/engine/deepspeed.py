@@ -38,12 +38,10 @@ class DeepSpeedStepper:
         weight_decay: float,
         clip: float,
         placement: Placement,
-        micro_batches_per_step: int,
         bf16: bool,
     ) -> None:
         self.rank = torch.distributed.get_rank()
         self.world = torch.distributed.get_world_size()
-        self.micro_batches_per_step = micro_batches_per_step
         zero: dict[str, Any] = {"stage": placement.zero_stage}
         if placement.offload:
             zero["offload_optimizer"] = {"device": "cpu"}
@@ -51,7 +49,8 @@ class DeepSpeedStepper:
             model=module,
             config={
                 "train_micro_batch_size_per_gpu": 1,
-                "gradient_accumulation_steps": micro_batches_per_step,
+                "gradient_accumulation_steps": 1,
+                "managed_gradient_accumulation": False,  # a step takes as many shares as it has
                 "gradient_clipping": clip,
                 "bf16": {"enabled": bf16},
                 "zero_optimization": zero,
@@ -88,10 +87,8 @@ class DeepSpeedStepper:
             moments["step"] = torch.tensor(step)
 
     def backward(self, share: Tensor) -> None:
-        """See `Stepper`; DeepSpeed averages over workers and accumulation, shares add up."""
-        self.engine.backward(share * self.world * self.micro_batches_per_step)
-        if not self.engine.is_gradient_accumulation_boundary():
-            self.engine.step()
+        """See `Stepper`; DeepSpeed averages over workers, shares add up."""
+        self.engine.backward(share * self.world)
 
     def step(self, learning_rate: float, share: Tensor) -> Tensor:
         """See `Stepper`; DeepSpeed itself skips a step whose gradient is not finite."""
@@ -185,7 +182,7 @@ class DeepSpeedTeam:
         module = learner.module
         if self.trained is not module or self.stepper is None:
             copied = copy.deepcopy(module) if self.placement.zero_stage == 3 else module
-            self.stepper = DeepSpeedStepper(copied, 0.0, clip, self.placement, 1, self.bf16)
+            self.stepper = DeepSpeedStepper(copied, 0.0, clip, self.placement, self.bf16)
             self.trained = module
         own = {name: p.detach() for name, p in module.named_parameters()}
         self.stepper.begin(own, clip)

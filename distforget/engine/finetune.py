@@ -24,9 +24,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from safetensors.torch import load_file
 
 from distforget import schemas, selection
-from distforget.batches import micro_batch_count
 from distforget.engine.cluster import uses_gpu
 from distforget.engine.data import shards_of
+from distforget.engine.memory import tokens_at_once
 from distforget.engine.models import model_folder
 from distforget.engine.rows import trained
 from distforget.engine.states import Outcome
@@ -240,6 +240,7 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         study.finetune,
         (study.seed, step.about["seed"]),
         _left_out(learner, rows, step),
+        _tokens_at_once(job.placement, learner.module, stepper),
     )
     checkpoint = job.store.work(step.key) / "checkpoint.safetensors"
     history = _load_checkpoint(checkpoint, stepper)
@@ -264,6 +265,12 @@ def _train(job: Job, step: Step, samples: pa.Table) -> None:
         fill = trained(step, found, training.history)
         seconds, threads = training.history[-1].seconds, torch.get_num_threads()
         job.store.commit(step, fill, device=job.device, threads=threads, seconds=seconds)
+
+
+def _tokens_at_once(placement: Placement, module: torch.nn.Module, stepper: Stepper) -> int:
+    """Those of rank 0 for all: each worker must take as many forward passes."""
+    own = tokens_at_once(placement, module, stepper.world) if stepper.rank == 0 else 0
+    return int(stepper.sum([own])[0])
 
 
 def check_lengths(examples: Examples, rows: pa.Table, most: int) -> None:
@@ -297,7 +304,6 @@ def _stepper(job: Job, learner: Any, rank: int, world: int) -> Stepper:
             config.weight_decay,
             config.gradient_clip,
             job.placement,
-            micro_batch_count(config, world),
             bf16=job.study.dtype == "bfloat16",
         )
         learner.module = stepper.engine

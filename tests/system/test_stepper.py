@@ -37,9 +37,7 @@ def network() -> nn.Module:
 
 def deepspeed(stage: int, bf16: bool = False) -> DeepSpeedStepper:
     placement = Placement(zero_stage=stage)
-    return DeepSpeedStepper(
-        network(), CONFIG.weight_decay, CONFIG.gradient_clip, placement, 2, bf16
-    )
+    return DeepSpeedStepper(network(), CONFIG.weight_decay, CONFIG.gradient_clip, placement, bf16)
 
 
 def train(stepper: Stepper, model: nn.Module, first: int, last: int) -> None:

@@ -193,7 +193,6 @@ DECIDING: dict[str, Any] = {
     "finetune.weight_decay": 0.5,
     "finetune.warmup_steps": 9,
     "finetune.batch_size": 5,
-    "finetune.micro_batch_size": 2,
     "finetune.max_epochs": 3,
     "finetune.stop_token_accuracy": 0.5,
     "finetune.stop_exact_rate": 0.5,

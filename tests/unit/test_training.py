@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from distforget.batches import global_batches, micro_batch_count, micro_batches
+from distforget.batches import global_batches, micro_batches
 from distforget.models import PromptConfig
 from distforget.steppers import TorchStepper, restore
 from distforget.study import FinetuneConfig, VerifyConfig
@@ -108,45 +109,30 @@ def whole(exact_learner: TextLearner) -> Callable[[list[int]], tuple[float, Tens
         lambda order: st.integers(1, len(QUESTIONS)).map(lambda n: list(order[:n]))
     ),
     world=st.integers(1, 3),
-    micro_batch_size=st.integers(1, 4),
-    batch_size=st.just(len(QUESTIONS)),
+    most_tokens=st.integers(1, 200),
 )
 def test_any_split_has_the_loss_and_gradient_of_the_global_batch(
     exact_learner: TextLearner,
     whole: Callable[[list[int]], tuple[float, Tensor]],
     rows: list[int],
     world: int,
-    micro_batch_size: int,
-    batch_size: int,
+    most_tokens: int,
 ) -> None:
     learner, examples = exact_learner, examples_of(exact_learner)
-    config = FinetuneConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
-    count = micro_batch_count(config, world)
-    loss = 0.0
+    loss, counts = 0.0, set()
     for rank in range(world):
-        parts = micro_batches(np.array(rows), examples, micro_batch_size, count, rank, world)
-        assert len(parts) == count  # workers that took fewer would leave the others waiting
-        assert all(1 <= len(part.rows) <= micro_batch_size for part in parts)
+        parts = micro_batches(np.array(rows), examples, most_tokens, rank, world)
+        counts.add(len(parts))
         for part in parts:
             share = learner.fit(examples, part.rows).nll_sum * part.weight
             share.backward()
             loss += float(share.detach())
+    assert len(counts) == 1  # workers that took fewer would leave the others waiting
     gradient = gradient_of(learner.module)
     expected_loss, expected_gradient = whole(rows)
     assert loss == pytest.approx(expected_loss, abs=1e-6)
     assert float((gradient - expected_gradient).abs().max()) < 1e-6
     assert float(expected_gradient.abs().max()) > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "micro_batch_size", "world", "count"),
-    [(8, 8, 1, 1), (8, 3, 1, 3), (8, 8, 2, 1), (8, 2, 3, 2), (2, 8, 4, 1), (7, 2, 2, 2)],
-)
-def test_micro_batches_of_a_step(
-    batch_size: int, micro_batch_size: int, world: int, count: int
-) -> None:
-    config = FinetuneConfig(batch_size=batch_size, micro_batch_size=micro_batch_size)
-    assert micro_batch_count(config, world) == count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +141,30 @@ class Sizes:
 
     sizes: np.ndarray
     answer_sizes: np.ndarray
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    most_tokens=st.integers(1, 40),
+    world=st.integers(1, 4),
+)
+def test_micro_batches_hold_as_many_tokens_as_they_may(
+    sizes: list[int], most_tokens: int, world: int
+) -> None:
+    examples, batch = Sizes(np.array(sizes), np.ones(len(sizes), int)), np.arange(len(sizes))
+    parts = [micro_batches(batch, examples, most_tokens, rank, world) for rank in range(world)]
+    filled = [part.rows for own in parts for part in own if part.weight]
+    assert sorted(row for rows in filled for row in rows) == list(range(len(sizes)))
+    padded = [len(rows) * max(sizes[row] for row in rows) for rows in filled]
+    assert all(
+        tokens <= most_tokens or len(rows) == 1 for rows, tokens in zip(filled, padded, strict=True)
+    )
+    for own in parts:
+        groups = [part.rows for part in own if part.weight]
+        for rows, following in itertools.pairwise(groups):
+            more = [*rows, following[0]]  # which did not fit
+            assert len(more) * max(sizes[row] for row in more) > most_tokens
 
 
 @settings(max_examples=50, deadline=None)
@@ -187,16 +197,15 @@ def test_rows_of_like_size_go_together() -> None:
     assert sorted(set(sizes[b].tolist()) == {int(sizes[b][0])} for b in batches) == [True, True]
 
 
-CONFIG = FinetuneConfig(
-    learning_rate=1e-2, batch_size=3, micro_batch_size=2, max_epochs=4, warmup_steps=3
-)
+CONFIG = FinetuneConfig(learning_rate=1e-2, batch_size=3, max_epochs=4, warmup_steps=3)
 
 
 def finetuning(
     learner: TextLearner, config: FinetuneConfig, rows: int = len(QUESTIONS), seed: int = 0
 ) -> Finetuning:
     stepper = TorchStepper(learner.module, config.weight_decay, config.gradient_clip)
-    return Finetuning(learner, stepper, examples_of(learner, rows), config, (seed, 0))
+    examples = examples_of(learner, rows)
+    return Finetuning(learner, stepper, examples, config, (seed, 0))
 
 
 def outcome(epochs: list[Epoch]) -> list[Epoch]:
@@ -212,11 +221,11 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[n], right[n]) for n in left)
 
 
-@pytest.mark.parametrize("rows_at_once", [1, 3])
-def test_an_optimiser_step_waits_for_the_device_once(folder: Path, rows_at_once: int) -> None:
+@pytest.mark.parametrize("tokens_at_once", [1, 1000])
+def test_an_optimiser_step_waits_for_the_device_once(folder: Path, tokens_at_once: int) -> None:
     learner = new_learner(folder)
-    config = CONFIG.model_copy(update={"max_epochs": 1, "micro_batch_size": rows_at_once})
-    training = finetuning(learner, config)
+    training = finetuning(learner, CONFIG.model_copy(update={"max_epochs": 1}))
+    training.most_tokens = tokens_at_once
     epochs = training.run()
     next(epochs)
     with fetches(learner.module) as found:
@@ -409,7 +418,7 @@ def with_bad_steps(learner: TextLearner, bad: set[int]) -> TextLearner:
 
     def spoiled(examples: TextExamples, rows: Sequence[int]) -> Fit:
         found = fit(examples, rows)
-        if not found.nll_sum.requires_grad or next(calls) // 2 not in bad:  # 2 parts a step
+        if not found.nll_sum.requires_grad or next(calls) not in bad:
             return found
         return dataclasses.replace(found, nll_sum=WorthlessGradient.apply(found.nll_sum))
 

@@ -66,7 +66,7 @@ def test_a_moved_file_counts() -> None:
 
 def test_changed_code_must_raise_the_version_or_renew_the_digest() -> None:
     (line,) = versions.differences(LOCKED, {**LOCKED, "cell": {"version": 2, "digest": "c"}})
-    assert line.startswith("cell: its code changed (distforget/training.py")
+    assert line.startswith("cell: its code changed (distforget/steppers.py")
     assert "raise its version (plan.STAGE_VERSIONS)" in line
     assert line.endswith("run `python tests/versions.py --renew`")
 
