@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 from statistics import median
 
 from rich.console import Console
@@ -15,6 +16,9 @@ from distforget.plan import Plan, Step
 from distforget.report.progress import duration
 from distforget.store import Store
 
+WORKERS = (1, 8, 64)
+"""Workers side by side that time is told for: GPUs, or shares of them."""
+
 TEAMS = (2, 4, 8)
 """Workers a cell that memory is told for."""
 
@@ -22,30 +26,38 @@ SPREAD = 0.2
 """Standard deviation over targets that the power is said for; about that of KM here."""
 
 
-def seconds_left(plan: Plan, store: Store, done: Set[str]) -> tuple[float, list[str]]:
-    """Estimated seconds of all open steps, and the stages for which there is no estimate yet.
+@dataclass(frozen=True)
+class Left:
+    """Open steps of one stage; stages run one after another."""
 
-    Times come from this study's own finished steps (the machine and model are the same), one step
-    after the other: divide by the number of workers.
+    stage: str
+    steps: int
+    seconds: float | None
+    """Median of a finished step of the stage; None if none is finished."""
+
+    def on(self, workers: int) -> float:
+        """Seconds that so many workers need: no less than one step takes."""
+        rounds = -(-self.steps // workers)
+        return rounds * (self.seconds or 0.0)
+
+
+def left(plan: Plan, store: Store, done: Set[str]) -> list[Left]:
+    """What is open, by stage, with times of this study's own finished steps: of this machine.
 
     Args:
         done: keys of the plan's steps that are done.
     """
-    total, unknown = 0.0, []
-    groups: dict[str, list[Step]] = {}
+    found = []
+    stages: dict[str, list[Step]] = {}
     for step in plan.steps():
-        groups.setdefault(step.stage, []).append(step)
-    for stage, steps in groups.items():
-        left = sum(step.key not in done for step in steps)
-        if not left:
-            continue
-        manifests = [store.manifest(step.key) for step in steps if step.key in done]
-        known = [float(m["seconds"]) for m in manifests if "seconds" in m]
-        if known:
-            total += median(known) * left
-        else:
-            unknown.append(stage)
-    return total, unknown
+        stages.setdefault(step.stage, []).append(step)
+    for stage, steps in stages.items():
+        open_steps = sum(step.key not in done for step in steps)
+        if open_steps:
+            manifests = [store.manifest(step.key) for step in steps if step.key in done]
+            known = [float(m["seconds"]) for m in manifests if "seconds" in m]
+            found.append(Left(stage, open_steps, median(known) if known else None))
+    return found
 
 
 def print_power(plan: Plan, console: Console) -> None:
@@ -76,24 +88,28 @@ def _is_compared(cell: Step) -> bool:
 def print_estimate(plan: Plan, store: Store, console: Console) -> None:
     """Print one line about time, and one line per model about memory and disk."""
     done = store.done(step.key for step in plan.steps())
-    total, unknown = seconds_left(plan, store, done)
-    if all(step.key in done for step in plan.steps()):
+    stages = left(plan, store, done)
+    unknown = [stage.stage for stage in stages if stage.seconds is None]
+    if not stages:
         console.print("time: nothing left to do")
-    elif total or not unknown:
+    elif len(unknown) < len(stages):
         missing = f" (not counted, none done yet: {', '.join(unknown)})" if unknown else ""
-        console.print(f"time: about {duration(total)} of one worker left{missing}")
+        times = [duration(sum(stage.on(workers) for stage in stages)) for workers in WORKERS]
+        more = ", ".join(f"{time} with {n}" for n, time in zip(WORKERS, times, strict=True))
+        console.print(f"time left, by workers: about {more}{missing}")
     else:
         console.print("time: unknown until one step of each stage is done; `status` prints it then")
     for step in plan.models:
         if step.key in done:
             size = weight_bytes(step, plan.study, store) / 2**30
             worker = worker_bytes(step, plan.study, store) / 2**30
-            shared = ", ".join(f"{size + worker / world:.1f}" for world in TEAMS)
+            shares = ", ".join(f"{size + worker / world:.1f}" for world in TEAMS)
+            teams = f" ({shares} each if {', '.join(map(str, TEAMS))} share a cell by deepspeed)"
             states = len([tuned for tuned in plan.finetunes if tuned.inputs["model"] is step])
             console.print(
                 f"{step.about['model']}: {size:.2f} GiB of weights; "
-                f"{worker:.1f} GiB of memory a training or cell worker, without activations "
-                f"({shared} each if {', '.join(map(str, TEAMS))} share a cell by deepspeed); "
+                f"{worker:.1f} GiB of memory a training or cell worker, without activations"
+                f"{'' if plan.study.adapter else teams}; "
                 f"{size * states:.1f} GiB of disk for {states} fine-tuned states"
             )
         else:
