@@ -2,9 +2,9 @@
 
     python benchmarks/gpu/eight.py [--output eight.json]
 
-Ray is told of eight GPUs and sixteen cores; each worker holds one of the GPUs, as in a real run, and
-computes a tiny model on the CPU. Counted is how many workers were at work at once, from the times in
-the manifests, not how fast they were: all of them share this machine's cores.
+Ray is told of eight GPUs and sixteen cores; each worker holds one of the GPUs, as in a real run,
+and computes a tiny model on the CPU. Counted is how many workers were at work at once, from the
+times in the manifests, not how fast they were: all of them share this machine's cores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from unittest.mock import patch
 import ray
 from rich.console import Console
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from measuring import machine, parser, report
 
 from distforget.engine.cluster import Share
