@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -109,3 +110,19 @@ def acquire(lock: filelock.BaseFileLock, on_wait: Callable[[], None] | None, wai
         if error.errno not in NO_LOCKS:
             raise
     return True
+
+
+def seal(folder: Path, about: Mapping[str, Any]) -> None:
+    """Make all files durable, then write the manifest that names them."""
+    paths = sorted(folder.rglob("*"))
+    files = [path for path in paths if path.is_file()]
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for path in paths:
+        if path.is_dir():
+            sync_folder(path)
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    content = {**about, "files": sizes, "time": time.time()}
+    write(folder / "manifest.json", json.dumps(content, indent=1).encode())
+    sync_folder(folder)

@@ -1,8 +1,9 @@
-"""Lists the fields in which two payloads differ."""
+"""What decides a result, and the fields in which two payloads differ."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 Difference = tuple[str, object, object]
 """A field's dotted path and its values on both sides; None if a side lacks the field."""
@@ -27,3 +28,27 @@ def flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
         else:
             found[f"{prefix}{name}"] = inner
     return found
+
+
+class KeyedStep(Protocol):
+    """What the store needs to know about a step."""
+
+    @property
+    def key(self) -> str:
+        """sha256 of the payload, hexadecimal."""
+        ...
+
+    @property
+    def payload(self) -> str:
+        """Canonical JSON of all that decides the result."""
+        ...
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Readable name, for messages and the manifest."""
+        ...

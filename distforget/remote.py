@@ -27,7 +27,8 @@ from obstore.exceptions import AlreadyExistsError
 from distforget.attempts import Attempt, DiskError, StoreError
 from distforget.bucket import Bucket, Claim
 from distforget.errors import UsageError
-from distforget.store import KeyedStep, Store
+from distforget.payload import KeyedStep
+from distforget.store import Store
 
 SCHEMES = ("s3://", "gs://", "az://")
 

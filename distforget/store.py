@@ -12,11 +12,11 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import filelock
 import pyarrow as pa
@@ -34,32 +34,8 @@ from distforget.attempts import (
 )
 from distforget.errors import UsageError
 from distforget.frozen import NAME_PATTERN
-from distforget.payload import Difference, differences
+from distforget.payload import Difference, KeyedStep, differences
 from distforget.provenance import facts, is_alive, machine
-
-
-class KeyedStep(Protocol):
-    """What the store needs to know about a step."""
-
-    @property
-    def key(self) -> str:
-        """sha256 of the payload, hexadecimal."""
-        ...
-
-    @property
-    def payload(self) -> str:
-        """Canonical JSON of all that decides the result."""
-        ...
-
-    @property
-    def stage(self) -> str:
-        """Name of the stage."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Readable name, for messages and the manifest."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -154,7 +130,7 @@ class Store:
             fill(temporary)
             disk.write(temporary / "payload.json", step.payload.encode())
             about = {"stage": step.stage, "title": step.title}
-            _seal(temporary, {**facts(), **given, **about})
+            disk.seal(temporary, {**facts(), **given, **about})
             self._publish(temporary, place)
         except Exception as error:
             if isinstance(error, OSError) and self.is_done(step.key):
@@ -287,6 +263,12 @@ class Store:
     def keep(self, path: Path) -> None:
         """Make a file of `work`, or of a study, seen by other machines; a shared folder is."""
 
+    def work_file(self, key: str, name: str) -> Path:
+        """Where a file of `work` lies on this machine; `keep` it once it is written."""
+        path = self._place("work", key) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
     def kept(self, key: str, name: str) -> bytes:
         """What a file of `work` holds, whichever machine writes it; empty if it is not there."""
         path = self._place("work", key) / name
@@ -409,22 +391,6 @@ class Store:
         reason = disk.reason(error, self.root)
         if reason:
             raise DiskError(f"{self.root}: cannot write {what}: {reason}") from error
-
-
-def _seal(folder: Path, about: Mapping[str, Any]) -> None:
-    """Make all files durable, then write the manifest that names them."""
-    paths = sorted(folder.rglob("*"))
-    files = [path for path in paths if path.is_file()]
-    for path in files:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    for path in paths:
-        if path.is_dir():
-            disk.sync_folder(path)
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in files}
-    content = {**about, "files": sizes, "time": time.time()}
-    disk.write(folder / "manifest.json", json.dumps(content, indent=1).encode())
-    disk.sync_folder(folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

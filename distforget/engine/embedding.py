@@ -79,12 +79,12 @@ def _embed_all(
     told: Callable[[str], None],
 ) -> None:
     """Embed what is missing and commit the step; lost workers are replaced."""
-    work, parts = store.work(step.key), data.parts()
+    parts = data.parts()
     sizes = _sizes(parts)
     told(f"{data.path}: {sum(sizes):,} rows, all readable")
     for left in reversed(range(placement.retries + 1)):
         try:
-            _embed(data.kind, parts, sizes, work, embedder, placement, told)
+            _embed(data.kind, parts, sizes, (store, step.key), embedder, placement, told)
             break
         except RayError as error:
             if not left:
@@ -93,7 +93,7 @@ def _embed_all(
                     "what is embedded is kept, so the same command goes on from there"
                 ) from error
             told("a worker was lost; going on with the rows that are not embedded yet")
-    have = sorted(work.glob("*.parquet"))
+    have = sorted(store.work(step.key).glob("*.parquet"))
     store.commit(step, lambda folder: _moved(have, folder))
     store.drop_work(step.key)
 
@@ -120,12 +120,13 @@ def _embed(
     kind: Kind,
     parts: Sequence[Data],
     sizes: Sequence[int],
-    work: Path,
+    work: tuple[Store, str],
     embedder: EmbedderConfig,
     placement: Placement,
     told: Callable[[str], None],
 ) -> None:
-    spans = _spans(work)
+    store, key = work
+    spans = _spans(store.work(key))
     total, before = sum(sizes), sum(count for _, count in spans)
     if total == before:
         return
@@ -143,7 +144,7 @@ def _embed(
         )
     rows = read.map_batches(
         _Embedding,
-        fn_constructor_args=(kind, embedder, work, device),
+        fn_constructor_args=(kind, embedder, store, key, device),
         batch_size=each,
         batch_format="pyarrow",
         concurrency=(1, at_once),
@@ -209,9 +210,11 @@ class _Reading:
 class _Embedding:
     """Embeds a block of rows and keeps it; runs in an actor."""
 
-    def __init__(self, kind: Kind, embedder: EmbedderConfig, work: Path, device: str) -> None:
+    def __init__(
+        self, kind: Kind, embedder: EmbedderConfig, store: Store, key: str, device: str
+    ) -> None:
         self.wrong = ""
-        self.work, self.table = work, kind.embedded
+        self.store, self.key, self.table = store, key, kind.embedded
         try:
             self.embed = kind.open(embedder, device)
         except UsageError as error:  # Ray would wrap it
@@ -229,7 +232,9 @@ class _Embedding:
         starts = [0, *(i for i in range(1, len(ids)) if ids[i] != ids[i - 1] + 1), len(ids)]
         for start, end in pairwise(starts):
             name = f"{ids[start]:012d}-{end - start}.parquet"
-            schemas.write(table.slice(start, end - start), self.table, self.work / name)
+            path = self.store.work_file(self.key, name)
+            schemas.write(table.slice(start, end - start), self.table, path)
+            self.store.keep(path)
 
 
 def sample(files: Sequence[Path], columns: Sequence[str], rows: int, seed: int) -> pa.Table:

@@ -31,7 +31,7 @@ ROWS_PER_SHARD = 4
 """Completions that are kept in one file while they come; what is lost if a worker dies."""
 REQUEST = ("target_index", "part", "number")
 FILE = "completions.parquet"
-FOLDER = "folder"
+KEY = "key"
 """Column of the requests: where their completions are kept while they come."""
 
 
@@ -99,8 +99,9 @@ def _fetched(
     """Table `completions` of some steps, each with its requests; only what is missing is sent."""
     new = [(step, wanted) for step, wanted in sought if not store.is_done(step.key)]
     missing = [_missing(wanted, store.work(step.key)) for step, wanted in new]
-    works = [store.work(step.key) for step, _ in new]
-    _ask(missing, works, asks, config, told, sum(len(wanted) for _, wanted in new))
+    keys = [step.key for step, _ in new]
+    _ask(missing, keys, store, asks, config, told, sum(len(wanted) for _, wanted in new))
+    works = [store.work(key) for key in keys]
     left = [_missing(wanted, work) for (_, wanted), work in zip(new, works, strict=True)]
     if any(map(len, left)):
         lacking = pa.concat_tables(left)
@@ -136,7 +137,8 @@ def _missing(requests: pa.Table, work: Path) -> pa.Table:
 
 def _ask(
     requests: Sequence[pa.Table],
-    works: Sequence[Path],
+    keys: Sequence[str],
+    store: Store,
     asks: Asks[Any],
     config: Part,
     told: Callable[[str], None],
@@ -146,14 +148,14 @@ def _ask(
 
     Args:
         requests: those of each step.
-        works: the folder of each step.
+        keys: of each step, whose `work` keeps what comes back.
 
     Raises:
         UsageError: the writer cannot be opened, or refuses all requests.
     """
     blocks = [
-        rows.append_column(FOLDER, pa.array([str(work)] * len(rows))).slice(at, ROWS_PER_SHARD)
-        for rows, work in zip(requests, works, strict=True)
+        rows.append_column(KEY, pa.array([key] * len(rows))).slice(at, ROWS_PER_SHARD)
+        for rows, key in zip(requests, keys, strict=True)
         for at in range(0, len(rows), ROWS_PER_SHARD)
     ]
     if not blocks:
@@ -161,7 +163,7 @@ def _ask(
     workers, gpus = asks.workers(config)
     rows = ray.data.from_arrow(blocks).map_batches(
         _Asking,
-        fn_constructor_args=(asks.open, config),
+        fn_constructor_args=(asks.open, config, store),
         batch_size=None,
         batch_format="pyarrow",
         concurrency=min(workers, len(blocks)),
@@ -180,15 +182,15 @@ def _ask(
 class _Asking:
     """Sends the requests of a block, one after the other; runs in an actor."""
 
-    def __init__(self, open: Callable[[Any], Any], config: Part) -> None:
-        self.open, self.config = open, config
+    def __init__(self, open: Callable[[Any], Any], config: Part, store: Store) -> None:
+        self.open, self.config, self.store = open, config, store
         self.writer: Any = None
 
     def __call__(self, block: pa.Table) -> pa.Table:
         found, error, refused = [], "", ""
         try:  # Ray would wrap the error, and print where it was raised
             self.writer = self.writer or self.open(self.config)
-            for request in block.drop_columns(FOLDER).to_pylist():
+            for request in block.drop_columns(KEY).to_pylist():
                 answer = self.writer.write(request)
                 if answer["completion"] is None:
                     error = answer["error"]
@@ -199,8 +201,9 @@ class _Asking:
             refused = str(wrong)
         if found:
             table = schemas.from_rows("completions", found)
-            work = Path(block[FOLDER][0].as_py())
-            schemas.write(table, "completions", work / f"{uuid.uuid4().hex}.parquet")
+            path = self.store.work_file(block[KEY][0].as_py(), f"{uuid.uuid4().hex}.parquet")
+            schemas.write(table, "completions", path)
+            self.store.keep(path)
         failed = 0 if refused else len(block) - len(found)
         return pa.table(
             {"done": [len(found)], "failed": [failed], "error": [error], "refused": [refused]}
