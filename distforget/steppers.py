@@ -186,6 +186,10 @@ class TorchStepper:
         self._round()
 
 
+class TeamLostError(RuntimeError):
+    """A worker of a team was lost or cannot go on; the others must start anew with it."""
+
+
 class Team(Protocol):
     """The workers that compute a cell together. Each has the same learner and does the same steps;
     each asks its own part of the questions."""

@@ -16,16 +16,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from distforget.engine.cluster import Share
 from distforget.placement import Placement
-from distforget.steppers import Team, TorchTeam
+from distforget.steppers import Team, TeamLostError, TorchTeam
 
 GRACE = 30.0
 """Seconds that a team's other workers have after one failed; then they wait for it in vain."""
 
 T = TypeVar("T")
-
-
-class TeamLostError(RuntimeError):
-    """A worker of the team was lost, and the others cannot go on without it."""
 
 
 def make_team(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from distforget.errors import UsageError
 from distforget.placement import Placement
+from distforget.steppers import TeamLostError
 from distforget.tracks.base import Learner
 
 if not torch.cuda.is_available():
@@ -27,6 +28,8 @@ from deepspeed.utils import (
 )
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BUCKET = 50_000_000
+"""Numbers that are sent at once."""
 
 
 class DeepSpeedStepper:
@@ -42,7 +45,9 @@ class DeepSpeedStepper:
     ) -> None:
         self.rank = torch.distributed.get_rank()
         self.world = torch.distributed.get_world_size()
-        zero: dict[str, Any] = {"stage": placement.zero_stage}
+        # Buckets of gradients on their way: of the default size they take 4 GiB beside the weights.
+        sizes = ("reduce_bucket_size", "allgather_bucket_size")
+        zero: dict[str, Any] = {"stage": placement.zero_stage, **dict.fromkeys(sizes, BUCKET)}
         if placement.offload:
             zero["offload_optimizer"] = {"device": "cpu"}
         self.engine, *_ = deepspeed.initialize(
@@ -189,6 +194,9 @@ class DeepSpeedTeam:
         learner.module = self.stepper.engine
         try:
             yield self.stepper
+        except Exception as error:
+            # The engine is left with half a step, and its module takes no second one.
+            raise TeamLostError(f"{type(error).__name__}: {error}") from error
         finally:
             learner.module = module
         with torch.no_grad():

@@ -22,7 +22,7 @@ from distforget.attacked import Attacked
 from distforget.attacks import attack_of, name_of
 from distforget.attempts import DiskError
 from distforget.engine import weights
-from distforget.engine.crew import Crew, TeamLostError
+from distforget.engine.crew import Crew
 from distforget.engine.data import read_samples
 from distforget.engine.models import model_folder
 from distforget.engine.rows import cell_identity, identity, trained, write
@@ -31,7 +31,7 @@ from distforget.method_choice import PLACEBO, SEQUENCE, MethodChoice
 from distforget.methods import ResolvedMethod, given, resolve
 from distforget.plan import Step, cell_name
 from distforget.probes import Evidence
-from distforget.steppers import ALONE, Team, joined
+from distforget.steppers import ALONE, Team, TeamLostError, joined
 from distforget.store import Store
 from distforget.study import Study
 from distforget.tracks import track
