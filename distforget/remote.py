@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tarfile
 import time
@@ -85,10 +86,11 @@ class RemoteStore(Store):
         if not same:
             raise UsageError(f"--store {self.url}: what was written came back changed")
         there = self._keys()
-        for folder in (*self.root.glob("done/*"), *self.root.glob("light/*")):
-            if folder.name not in there:
-                shutil.rmtree(folder)
-                (self.root / "pointers" / f"{folder.name}.json").unlink(missing_ok=True)
+        for kept in self.root.glob("pointers/*.json"):
+            if kept.stem not in there:
+                for folder in ("done", "light"):
+                    shutil.rmtree(self.root / folder / kept.stem, ignore_errors=True)
+                kept.unlink()
 
     def _keys(self) -> set[str]:
         return {Path(found["path"]).stem for found in self._bucket.listed("results/")}
@@ -194,7 +196,9 @@ class RemoteStore(Store):
             },
         }
         try:
-            self._bucket.put(f"results/{key}.json", json.dumps(pointer).encode(), "create")
+            content = json.dumps(pointer).encode()
+            self._bucket.put(f"results/{key}.json", content, "create")
+            self._keep(self._place("pointers", key).with_suffix(".json"), content)
         except DiskError as error:
             if not isinstance(error.__cause__, AlreadyExistsError):
                 raise  # the pointer may be there all the same: blobs stay until a `sweep`
@@ -282,7 +286,7 @@ class RemoteStore(Store):
     def _pull(self, prefix: str) -> None:
         """Read the objects there that the folder has not, or not so new."""
         for found in self._bucket.listed(f"{prefix}/"):
-            path = self.root / found["path"]
+            path = self.root / prefix / checked(Path(found["path"]).name)
             known = path.stat() if path.is_file() else None
             changed = found["last_modified"].timestamp()
             if known is None or known.st_size != found["size"] or known.st_mtime < changed:
@@ -331,14 +335,22 @@ class RemoteStore(Store):
         """See `Store`; also blobs of that age without a pointer, and claims as old."""
         super().sweep(max_age_seconds)
         limit = datetime.now(UTC) - timedelta(seconds=max_age_seconds)
-        for found in [
-            *self._bucket.listed("blobs/"),
-            *self._bucket.listed("claims/"),
-            *self._bucket.listed("tmp/"),
-        ]:
+        kinds = ("blobs/", "claims/", "tmp/")
+        for found in (found for kind in kinds for found in self._bucket.listed(kind)):
             path = found["path"]
             key = Path(path).name.rpartition("-")[0]
             if found["last_modified"] < limit and not (
                 path.startswith("blobs/") and self._points_to(key, path)
             ):
                 self._bucket.delete(path)
+
+
+def checked(name: str) -> str:
+    """The name of an object, which becomes that of a file.
+
+    Raises:
+        StoreError: it could name a file elsewhere.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise StoreError(f"object {name!r}: no name that is written here; delete it")
+    return name

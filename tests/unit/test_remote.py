@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distforget import bucket, schemas
+from distforget import bucket, remote, schemas
 from distforget.attempts import DiskError, StoreError
 from distforget.errors import UsageError
 from distforget.provenance import machine
@@ -175,11 +175,19 @@ def test_a_damaged_blob_is_named(machines: Callable[[str], RemoteStore], damage:
 
 
 def test_what_the_bucket_lost_is_forgotten(machines: Callable[[str], RemoteStore]) -> None:
-    store = machines("one")
+    store, other = machines("one"), machines("other")
     store.commit(STEP, filling("mine"))
+    assert other.manifest(STEP.key)
     store._bucket.delete(f"results/{STEP.key}.json")
-    store.check_writable()
-    assert not store.is_done(STEP.key)
+    for one in (store, other):
+        one.check_writable()
+        assert not one.is_done(STEP.key)
+
+
+@pytest.mark.parametrize("name", ["..", "a b", "-x", "%2e%2e"])
+def test_objects_with_strange_names_become_no_files(name: str) -> None:
+    with pytest.raises(StoreError, match="no name"):
+        remote.checked(name)
 
 
 def test_a_claim_is_one_owners(machines: Callable[[str], RemoteStore]) -> None:
