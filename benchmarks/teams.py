@@ -81,10 +81,11 @@ def without_cells(path: Path, whole: Path, to: Path) -> Path:
 
 
 def tables(store: Path, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Cells and answers, in an order of their own."""
+    """Cells and their answers, in an order of their own."""
     folder = store / "studies" / name
     cells = pd.read_parquet(folder / "cells.parquet").sort_values("cell")
     answers = pd.read_parquet(folder / "answers.parquet")
+    answers = answers[answers["phase"] == "post_unlearn"]
     by = ["phase", "method", "variant", "unlearned", "sample_id"]
     return cells, answers.sort_values(by, na_position="first")
 
