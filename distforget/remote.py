@@ -152,8 +152,7 @@ class RemoteStore(Store):
                         f"{self.url}/{blob['path']}: missing or damaged; delete "
                         f"{self.url}/results/{key}.json and run again"
                     )
-                with tarfile.open(packed) as archive:
-                    archive.extractall(folder / "result", filter="data")
+                _unpack(packed, folder / "result")
             place.parent.mkdir(parents=True, exist_ok=True)
             (folder / "result").rename(place)
 
@@ -343,6 +342,19 @@ class RemoteStore(Store):
                 path.startswith("blobs/") and self._points_to(key, path)
             ):
                 self._bucket.delete(path)
+
+
+def _unpack(packed: Path, to: Path) -> None:
+    """Write a blob's files, which are plain ones below the folder."""
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            path = (to / member.name).resolve()
+            content = archive.extractfile(member) if member.isreg() else None
+            if content is None or not path.is_relative_to(to.resolve()):
+                raise StoreError(f"{member.name!r} in a blob is no file of a result; delete it")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with content, path.open("wb") as file:
+                shutil.copyfileobj(content, file)
 
 
 def checked(name: str) -> str:

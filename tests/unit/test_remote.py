@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -313,3 +315,16 @@ def test_weights_are_read_when_they_are_needed(machines: Callable[[str], RemoteS
     assert not list(light.rglob("*.safetensors"))
     assert (other.folder(STEP.key) / "weights.safetensors").read_bytes() == b"large"
     assert said(other) == "mine"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/outside", "link"])
+def test_a_blob_writes_nothing_outside_its_folder(tmp_path: Path, name: str) -> None:
+    packed = tmp_path / "blob.tar"
+    with tarfile.open(packed, "w") as archive:
+        member = tarfile.TarInfo(name)
+        if name == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc"
+        archive.addfile(member, io.BytesIO())
+    with pytest.raises(StoreError, match="no file of a result"):
+        remote._unpack(packed, tmp_path / "inner/result")
+    assert not (tmp_path / "inner/outside").exists()
