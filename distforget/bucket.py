@@ -124,30 +124,35 @@ class Claim:
     def __init__(self, bucket: Bucket, path: str) -> None:
         self.bucket, self.path = bucket, path
         self.owner = uuid.uuid4().hex
-        self.version: Any = None
+        self.version: dict[str, str] = {}
         self.seen: tuple[Any, float] = None, 0.0
         self.released = threading.Event()
 
     def take(self) -> bool:
         """Take it if nobody has it, or its owner has not been heard of for long."""
-        if self._write("create"):
+        mine = self._write("create") or self._is_mine() or self._took_over()
+        if mine:
             threading.Thread(target=self._beat, daemon=True).start()
-            return True
+        return mine
+
+    def _is_mine(self) -> bool:
+        """Whether a write was done although its answer was lost: sent again, it was refused."""
+        found = self._look()
+        if found is None or found[1]["owner"] != self.owner:
+            return False
+        self.version = found[0]
+        return True
+
+    def _took_over(self) -> bool:
         found, now = self._look(), time.monotonic()
         if found is None:
             return False  # just let go: the next try may have it
         version, owner = found
-        if owner["owner"] == self.owner:  # the answer to the first request was lost
-            threading.Thread(target=self._beat, daemon=True).start()
-            return True
         if self.seen[0] != version:
             self.seen = version, now
         here = owner["machine"] == machine()
         dead = here and not is_alive(owner["process"])
-        if (dead or now - self.seen[1] > STALE) and self._write(version):
-            threading.Thread(target=self._beat, daemon=True).start()
-            return True
-        return False
+        return (dead or now - self.seen[1] > STALE) and self._write(version)
 
     def _look(self) -> tuple[dict[str, str], dict[str, Any]] | None:
         with self.bucket.speaking(f"read {self.path}"):
@@ -155,14 +160,13 @@ class Claim:
                 found = obstore.get(self.bucket.objects, self.path)
             except FileNotFoundError:
                 return None
-            version = {"e_tag": found.meta["e_tag"], "version": found.meta.get("version")}
-            return {k: v for k, v in version.items() if v}, json.loads(bytes(found.bytes()))
+            return _version(found.meta), json.loads(bytes(found.bytes()))
 
     def _write(self, mode: Any) -> bool:
         about = {"owner": self.owner, "machine": machine(), "process": os.getpid()}
         content = json.dumps({**about, "time": time.time()}).encode()
         try:
-            self.version = self.bucket.put(self.path, content, mode)
+            self.version = _version(self.bucket.put(self.path, content, mode))
         except DiskError as error:
             if isinstance(error.__cause__, AlreadyExistsError | PreconditionError):
                 return False
@@ -172,16 +176,19 @@ class Claim:
     def _beat(self) -> None:
         while not self.released.wait(BEAT):
             with suppress(DiskError):
-                version = {k: v for k, v in self.version.items() if v}
-                if not self._write(version):
+                if not (self._write(self.version) or self._is_mine()):
                     return  # it was taken over: this process was away for too long
 
     def release(self) -> None:
         """Let go of it."""
         self.released.set()
-        found = self._look()
-        if found is not None and found[1]["owner"] == self.owner:
+        if self._is_mine():
             self.bucket.delete(self.path)
+
+
+def _version(meta: Any) -> dict[str, str]:
+    """What names a version of an object, for a later put instead of it."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta.get(name)}
 
 
 def _said(error: Exception) -> str:

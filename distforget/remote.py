@@ -251,7 +251,7 @@ class RemoteStore(Store):
         """See `Store`."""
         self._pull(f"attempts/{step.key}")
         super().record_attempt(step, *arguments, **given)
-        self._push(f"attempts/{step.key}")
+        self.share(self._place("attempts", step.key))
 
     def attempts(self, key: str) -> list[Attempt]:
         """See `Store`."""
@@ -294,14 +294,6 @@ class RemoteStore(Store):
                     os.utime(folder / path.name, (changed, changed))
                     path.parent.mkdir(parents=True, exist_ok=True)
                     (folder / path.name).replace(path)
-
-    def _push(self, prefix: str) -> None:
-        """Write the files of a folder that the bucket has not."""
-        there = {found["path"] for found in self._bucket.listed(f"{prefix}/")}
-        for path in (self.root / prefix).rglob("*"):
-            name = self._name(path)
-            if path.is_file() and not path.name.startswith(".") and name not in there:
-                self._bucket.upload(path, self._name(path))
 
     def share(self, folder: Path) -> None:
         """See `Store`."""

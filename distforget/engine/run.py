@@ -64,14 +64,12 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
             runner.score_states()
     tables = assemble(plan, store)
     store.sweep()
-    done = len(store.done(step.key for step in plan.cells))
+    done = store.done(step.key for step in plan.steps())
     rows = tables["cells"]["state"].to_pylist()
-    after = [
-        step for step in (*plan.attacks, *plan.probes) if store.is_done(step.inputs["state"].key)
-    ]
-    missing = [step for step in (*plan.asks, *after) if not store.is_done(step.key)]
-    unanswered = tuple(step.title for step in missing)
-    return Summary(tables, len(plan.cells), done, len(rows) - done, runner.computed, unanswered)
+    after = [s for s in (*plan.attacks, *plan.probes) if s.inputs["state"].key in done]
+    unanswered = tuple(s.title for s in (*plan.asks, *after) if s.key not in done)
+    cells = sum(step.key in done for step in plan.cells)
+    return Summary(tables, len(plan.cells), cells, len(rows) - cells, runner.computed, unanswered)
 
 
 def is_complete(plan: Plan, placement: Placement) -> bool:

@@ -257,6 +257,32 @@ def test_an_owner_that_lives_keeps_its_claim(
     assert first != later
 
 
+def test_an_owner_whose_answers_are_lost_keeps_its_claim(
+    machines: Callable[[str], RemoteStore], server: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "BEAT", 0.2)
+    lost: set[int] = set()
+
+    def fault(number: int, method: str, path: str) -> str:
+        cut = method == "PUT" and number - 1 not in lost
+        lost.update([number] if cut else [])
+        return "cut after" if cut else ""
+
+    one, other = machines("one"), machines("other")
+    server.fault = fault
+    with one.claim(STEP.key) as mine:
+        assert mine
+        claim = bucket.Claim(other._bucket, f"claims/{STEP.key}.json")
+        seen = set()
+        for _ in range(4):
+            threading.Event().wait(1.0)
+            found = claim._look()
+            assert found is not None
+            seen.add(str(found[0]))
+    assert len(seen) >= 3
+    assert lost
+
+
 def test_tables_and_checkpoints_are_seen_elsewhere(
     machines: Callable[[str], RemoteStore],
 ) -> None:
