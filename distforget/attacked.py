@@ -48,6 +48,19 @@ class Attacked:
         draw = rng(own.study.seed, "attacker", own.unlearned, own.repetition)
         return self._some(rows.take(draw.permutation(len(rows))[:count]), "other samples unasked")
 
+    def nearest(self, count: int) -> pa.Table:
+        """See `attacks.Attacked`; alike as enhanced unlearning has it.
+
+        Raises:
+            UsageError: all other samples are asked.
+        """
+        own = self._unlearned()
+        rows = self._some(
+            selection.unasked_others(self.samples, own.study), "other samples unasked"
+        )
+        target = selection.target_row(self.samples, own.unlearned)
+        return self.learner.nearest(rows, target, min(count, len(rows)))
+
     def another_target(self) -> pa.Table:
         """See `attacks.Attacked`; the first one after the last.
 

@@ -35,6 +35,10 @@ class Attacked(Protocol):
         """Other samples that no question is about, drawn at random; as many as there are."""
         ...
 
+    def nearest(self, count: int) -> pa.Table:
+        """Those of the other samples that are most like the target, most alike first."""
+        ...
+
     def another_target(self) -> pa.Table:
         """The target after the one that was unlearned."""
         ...

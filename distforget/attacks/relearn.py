@@ -14,9 +14,10 @@ class RelearnConfig(Part):
     """A few optimiser steps on samples that an attacker may hold; never the target itself."""
 
     kind: Literal["relearn"] = "relearn"
-    rows: Literal["similar", "others", "target"] = Field(
+    rows: Literal["similar", "others", "nearest", "target"] = Field(
         "similar",
-        description="the target's similar samples; other samples; or the next target, another one",
+        description="the target's similar samples; other samples, drawn; those of the others that "
+        "are most like the target; or the next target, another one",
     )
     steps: int = Field(10, ge=1, description="optimiser steps, as many whatever they are on")
     learning_rate: float = Field(2e-5, gt=0, description="AdamW, constant")
@@ -30,6 +31,8 @@ def run(state: Attacked, config: RelearnConfig) -> None:
             found = state.similar()
         case "others":
             found = state.others(config.steps * config.batch_size)
+        case "nearest":
+            found = state.nearest(config.steps * config.batch_size)
         case "target":
             found = state.another_target()
     state.train(found, config.steps, config.learning_rate, config.batch_size)

@@ -142,7 +142,7 @@ def attacked(setting: Setting, module: nn.Module, **changes: Any) -> Attacked:
 def test_each_attacker_holds_other_samples_and_never_the_target(llama: Setting) -> None:
     state = attacked(llama, llama.learner.module)
     of_target = selection.target_row(samples(), 1)["sample_id"].to_pylist()
-    similar, others = state.similar(), state.others(100)
+    similar, others, nearest = state.similar(), state.others(100), state.nearest(2)
     another = state.another_target()
     assert set(similar["role"].to_pylist()) == {"similar"}
     assert set(similar["target_index"].to_pylist()) == {1}
@@ -152,6 +152,9 @@ def test_each_attacker_holds_other_samples_and_never_the_target(llama: Setting) 
     asked = selection.asked_rows(samples(), range(1, 3), study())["sample_id"].to_pylist()
     assert not set(others["sample_id"].to_pylist()) & {*asked, *of_target}
     assert len(state.others(1)) == 1
+    target = selection.target_row(samples(), 1)
+    assert nearest == llama.learner.nearest(others, target, 2)
+    assert len(state.nearest(100)) == len(others)
 
 
 def test_an_attacker_without_samples_is_told_so(llama: Setting) -> None:

@@ -39,6 +39,7 @@ CELLS: Sequence[tuple[str, int, dict[str, Any]]] = (
     ("RMU", 1, {"learning_rate": 1e-3, "steps": 3, "keep": 2.0}),
     ("SalUn_GDN", 2, {"learning_rate": 2e-3, "steps": 3, "share": 0.3}),
     ("SimNPO", 2, {"learning_rate": 1e-3, "steps": 2}),
+    ("BadTeacher", 1, {"learning_rate": 1e-3, "steps": 3, "keep": 0.5}),
     ("CE-U", 1, {"learning_rate": 1e-2, "steps": 4}),
     ("TV", 2, {"learning_rate": 5e-3, "steps": 3, "scale": 0.7}),
 )
