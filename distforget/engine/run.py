@@ -27,6 +27,7 @@ from distforget.engine.cluster import (
 from distforget.engine.data import build_dataset, check_metrics, check_nearest, doubts
 from distforget.engine.finetune import finetune
 from distforget.engine.groups import by_start, deal
+from distforget.engine.left import is_complete, open_steps
 from distforget.engine.listening import Listener, Summary
 from distforget.engine.models import fetch_model, weight_bytes, worker_bytes
 from distforget.engine.pools import run_groups
@@ -70,31 +71,6 @@ def run(plan: Plan, placement: Placement, listener: Listener) -> Summary:
     unanswered = tuple(s.title for s in (*plan.asks, *after) if s.key not in done)
     cells = sum(step.key in done for step in plan.cells)
     return Summary(tables, len(plan.cells), cells, len(rows) - cells, runner.computed, unanswered)
-
-
-def is_complete(plan: Plan, placement: Placement) -> bool:
-    """Whether each step is done, or has failed and is not to be retried."""
-    store = open_store(placement.store)
-    return not open_steps(list(plan.steps()), placement, store)
-
-
-def open_steps(steps: Sequence[Step], placement: Placement, store: Store) -> list[Step]:
-    """The steps that still have to run. Asks the store about all of them at once."""
-    states = [step.inputs["state"] for step in steps if "state" in step.inputs]
-    done = store.done(step.key for step in (*steps, *states))
-    tried = store.attempted()
-
-    def is_open(step: Step) -> bool:
-        if step.key in done:
-            return False
-        if "state" in step.inputs and step.inputs["state"].key not in done:
-            return False  # nothing is there to be attacked or scored
-        if step.stage != "cell" or placement.retry_failed or step.key not in tried:
-            return True
-        attempts = store.attempts(step.key)
-        return not attempts or attempts[-1].state != "failed"
-
-    return [step for step in steps if is_open(step)]
 
 
 class _Runner:

@@ -15,8 +15,9 @@ from distforget import disk
 from distforget.analysis.aims import Aims, aims, front
 from distforget.analysis.comparisons import written_name
 from distforget.engine.cluster import connected
+from distforget.engine.left import is_complete
 from distforget.engine.listening import Listener
-from distforget.engine.run import is_complete, run
+from distforget.engine.run import run
 from distforget.errors import UsageError
 from distforget.method_choice import MethodChoice, Scalar
 from distforget.methods import ResolvedMethod, resolve
