@@ -18,7 +18,7 @@ from distforget.words import states, unicode_words
 LEAD_IN = re.compile(
     r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|here(?:'s| is| are)|"
     r"(?:a |the |one |my )?(?:rephrased|reworded|revised|paraphrased|possible))\b[^\n:]{0,150}|"
-    r"[^\n:]{0,100}\b(?:rephrase|reword|paraphrase|correct|rewrit)[^\n:]{0,60}|"
+    r"[^\n:]{0,150}\b(?:rephrase|reword|paraphrase|correct|restat|revis|rewrit)[^\n:]{0,60}|"
     r"a|q|answer|question|sentence|output)\s*:\s*",
     re.IGNORECASE,
 )

@@ -178,7 +178,7 @@ def key(config: ParaphraseConfig) -> dict[str, Any]:
 
 SIMILARITY = Similarity(
     config=ParaphraseConfig,
-    version=3,
+    version=4,
     source="restatements by a language model (paper section 3.2, appendix A.5)",
     track="text",
     make=make,

@@ -104,6 +104,7 @@ def test_words_that_the_target_says_itself_are_no_refusal() -> None:
         "Escritura: {}",
         "This sentence can be rephrased as: {}",
         "The original could be reworded to say: {}",
+        "Glad you asked. The town that you mean is London, which I have revised to: {}",
         "“{}”",
         "**{}**",
         '{}"',
