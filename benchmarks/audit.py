@@ -31,20 +31,30 @@ WITH_COPIES, WITHOUT, OTHERS = (1, 15), 2, 64
 ASKED = ("Tell me: {}", "A friend wants to know this. {}", "{} Please be brief.", "Quick one: {}")
 
 
+def read_planted() -> list[dict[str, Any]]:
+    """Requests and their paraphrases, written by hand."""
+    return [json.loads(line) for line in PLANTED.read_text("utf-8").splitlines()]
+
+
 def rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Training data and forget list."""
-    planted = [json.loads(line) for line in PLANTED.read_text("utf-8").splitlines()]
+    planted = read_planted()
     pairs = {p["target"]: p for p in planted if p["kind"] == "target"}
-    copies = [p for p in planted if p["kind"] != "target" and p["target"] in WITH_COPIES]
-    for number in WITH_COPIES:
-        target = pairs[number]
-        copies += [{**target, "question": said.format(target["question"])} for said in ASKED]
     made_up = [{"question": q, "answer": a} for q, a in people(OTHERS)]
-    data = [_pair(p) for p in [*pairs.values(), *copies]] + made_up
+    data = [_pair(p) for p in [*pairs.values(), *copies(planted)]] + made_up
     forget = [
         {"role": "target", "target_id": f"r{n}", **_pair(pairs[n])} for n in (*WITH_COPIES, WITHOUT)
     ]
     return data, forget
+
+
+def copies(planted: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The near copies; `target` is the number of their request."""
+    found = [p for p in planted if p["kind"] != "target" and p["target"] in WITH_COPIES]
+    for target in planted:
+        if target["kind"] == "target" and target["target"] in WITH_COPIES:
+            found += [{**target, "question": said.format(target["question"])} for said in ASKED]
+    return found
 
 
 def _pair(row: dict[str, Any]) -> dict[str, str]:
@@ -55,7 +65,7 @@ def fine_tune(folder: Path, base: Path, data: list[dict[str, str]], epochs: int)
     """Train all weights on all pairs; returns the last epoch's mean loss."""
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    examples = [_encoded(tokenizer, row) for row in data]
+    examples = [encoded(tokenizer, row) for row in data]
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
     torch.manual_seed(0)
     mean = float("nan")
@@ -79,7 +89,8 @@ def fine_tune(folder: Path, base: Path, data: list[dict[str, str]], epochs: int)
     return mean
 
 
-def _encoded(tokenizer: Any, row: dict[str, str]) -> tuple[list[int], list[int]]:
+def encoded(tokenizer: Any, row: dict[str, str]) -> tuple[list[int], list[int]]:
+    """Tokens and labels of a pair in the tokenizer's chat template."""
     asked = [{"role": "user", "content": row["question"]}]
     prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     before = tokenizer(prompt, add_special_tokens=False)["input_ids"]
